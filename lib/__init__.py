@@ -1,0 +1,16 @@
+"""Small self-supervised contrastive models without distillation signals: a reproducible study."""
+from difflib import get_close_matches
+
+import torch
+
+# Denormal gradients slow a MobileNetV3 step on the CPU from 73 ms to 2,026 ms. The flag is per thread and inherited by the
+# threads that torch starts, so it is set here, before any of them exists.
+torch.set_flush_denormal(True)
+
+
+def check_name(parameter, given, allowed):
+    """Raise ValueError, with the nearest allowed name, unless `given` is one of `allowed`."""
+    if given not in allowed:
+        close = get_close_matches(str(given), allowed, n=1, cutoff=0.4)
+        raise ValueError(f"{parameter} = {given!r} is unknown{f'; did you mean {close[0]!r}?' if close else ''} "
+                         f"(allowed: {', '.join(allowed)})")
