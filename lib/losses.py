@@ -1,0 +1,23 @@
+"""Losses: tensors in, scalar out."""
+import torch
+import torch.nn.functional as F
+
+
+def moco_logits(query, key, queue, tau):
+    """Similarities over tau: column 0 the positive, columns 1..K the queue.
+
+    query, key: (N, D) projections, row i of each a view of image i; normalised in here. queue: (K, D) unit rows.
+    Returns (N, 1 + K), float32 also under autocast.
+    """
+    query, key = F.normalize(query.float(), dim=1), F.normalize(key.float(), dim=1)
+    positive = (query * key).sum(1, keepdim=True)                          # (N, 1)
+    negatives = query @ queue.float().T                                    # (N, K)
+    return torch.cat([positive, negatives], dim=1) / tau
+
+
+def info_nce(logits):
+    """InfoNCE of MoCo (He et al. 2020, eq. 1): cross-entropy of (N, 1 + K) logits whose column 0 is the positive.
+
+    Returns a scalar; log(K + 1) when every candidate looks alike (chance), towards 0 when the positive stands out.
+    """
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))

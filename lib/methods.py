@@ -1,0 +1,81 @@
+"""What is trained: forward(view0, view1, index) -> (loss, accuracy); after_step(step) once the optimiser has moved.
+
+`accuracy` is the fraction of the batch whose own answer is ranked first: the positive among the queue (MoCo), the class
+(supervised). `encoder` is the part that is kept and evaluated.
+"""
+from copy import deepcopy
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lib.losses import info_nce, moco_logits
+from lib.models import split_batchnorm
+
+
+class MoCo(nn.Module):
+    """MoCo v2 (Chen et al. 2020) on one device.
+
+    encoder, projector: f and g of the query; the key pair starts as their copy and follows with momentum m (parameters only, as
+    the official code). queue: K unit rows, the keys of the last steps. symmetric: both views serve as queries (the paper: no).
+    bn_splits: BatchNorm sees the batch in that many groups, and the key's groups are other images than the query's; this is what
+    shuffled BatchNorm over that many GPUs does, so that batch statistics do not give the positive away. The loop draws batches
+    at random, so dealing the images out in turn is as random a regrouping as a drawn one.
+    """
+
+    def __init__(self, encoder, projector, queue, m, tau, dim=128, symmetric=False, bn_splits=1):
+        super().__init__()
+        self.query = split_batchnorm(nn.Sequential(encoder, projector), bn_splits)
+        self.key = deepcopy(self.query).requires_grad_(False)
+        self.register_buffer("queue", F.normalize(torch.randn(queue, dim), dim=1))
+        self.m, self.tau, self.symmetric, self.bn_splits = m, tau, symmetric, bn_splits
+
+    @property
+    def encoder(self):
+        return self.query[0]
+
+    @torch.no_grad()
+    def keys(self, view):
+        deal = torch.arange(len(view)).view(self.bn_splits, -1).T.reshape(-1)   # image i goes to group i mod splits
+        z = self.key(view[deal] if self.bn_splits > 1 else view)
+        z = z[deal.argsort()] if self.bn_splits > 1 else z
+        return F.normalize(z.float(), dim=1)
+
+    def forward(self, view0, view1, index=None):
+        pairs = [(view0, view1), (view1, view0)] if self.symmetric else [(view0, view1)]
+        losses, hits, self.new_keys = [], [], []
+        for query_view, key_view in pairs:
+            key = self.keys(key_view)
+            logits = moco_logits(self.query(query_view), key, self.queue, self.tau)
+            losses.append(info_nce(logits))
+            hits.append((logits[:, :1] > logits[:, 1:]).all(1).float().mean())
+            self.new_keys.append(key)
+        return sum(losses) / len(losses), sum(hits) / len(hits)
+
+    @torch.no_grad()
+    def after_step(self, step):
+        """Key parameters follow the query's; this step's keys replace the oldest in the queue."""
+        torch._foreach_lerp_(list(self.key.parameters()), list(self.query.parameters()), 1 - self.m)
+        keys = torch.cat(self.new_keys)
+        at = step * len(keys) % len(self.queue)
+        self.queue[at:at + len(keys)] = keys
+
+
+class Supervised(nn.Module):
+    """The ceiling: cross-entropy on the labels with the same encoder, views and budget, a linear head on h.
+
+    labels: (N,) of the whole training set; `index` says which images a batch holds. Only view0 is used.
+    """
+
+    def __init__(self, encoder, labels, classes):
+        super().__init__()
+        self.encoder, self.head = encoder, nn.Linear(encoder.dim, classes)
+        self.register_buffer("labels", labels, persistent=False)
+
+    def forward(self, view0, view1, index):
+        logits = self.head(self.encoder(view0)).float()
+        target = self.labels[index.to(self.labels.device)]
+        return F.cross_entropy(logits, target), (logits.argmax(1) == target).float().mean()
+
+    def after_step(self, step):
+        pass

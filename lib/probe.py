@@ -1,0 +1,183 @@
+"""What a trained encoder is worth: embeddings, the linear probe, and every number that a run stores.
+
+Everything here is computed on h, the penultimate output of the query encoder in eval mode, last checkpoint, BatchNorm statistics
+re-estimated on CALIBRATION training images. Suffixes of the names: `_train` and `_test` say the images (test is held out; `_val`
+is the part of train that chooses hyper-parameters); `_d` original images, `_sd` augmented views; `_centred` after subtracting the
+mean of h over train.
+"""
+from copy import deepcopy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from lib import augment, metrics, models
+
+CALIBRATION = 2048         # training images for the BatchNorm statistics
+VIEW_SEED = 2 ** 31 - 1    # of the fixed views that every encoder is measured on; no training may use it
+PROBE_LRS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+PROBE_EPOCHS = 30
+INSTANCES = 5000           # images on each side of the instance-discrimination test
+FACTOR_IMAGES = 200        # held-out images that a class needs before its sub-clusters are compared with a factor
+KNN_K, KNN_T = 20, 0.1     # weighted kNN
+
+
+@torch.no_grad()
+def embed(encoder, split, rows, view, batch_size=500):
+    """h of `split`'s images `rows` (n,) int64 -> (n, D) float32 on the CPU. view(images, index) -> float (n, 3, S, S)."""
+    device = next((p.device for p in encoder.parameters()), torch.device("cpu"))
+    was_training = encoder.training
+    encoder.eval()
+    h = [encoder(view(split.images[index], index).to(device).contiguous(memory_format=torch.channels_last)).float().cpu()
+         for index in rows.split(batch_size)]
+    encoder.train(was_training)
+    return torch.cat(h)
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """The fixed views of the evaluation: the MoCo v2 augmentation, whatever the training used, keyed by VIEW_SEED."""
+
+    standardize: str
+    flip: bool
+
+    def original(self, images, index):
+        return augment.original(images, self.standardize)
+
+    def augmented(self, stream):
+        recipe = augment.Augmentation(standardize=self.standardize, flip_p=0.5 if self.flip else 0.0)
+        return lambda images, index: augment.view(images, index, recipe, VIEW_SEED, 0, stream)
+
+
+def balanced(labels, n):
+    """Row numbers of at most n images, as many of each class, the first of each: (n',) int64, in order."""
+    classes, counts = labels.unique(return_counts=True)
+    per_class = min(int(counts.min()), max(1, n // len(classes)))
+    return torch.cat([(labels == c).nonzero()[:per_class, 0] for c in classes]).sort().values
+
+
+def calibrate(encoder, data, viewer):
+    """Re-estimate BatchNorm's statistics on the first CALIBRATION training images, un-augmented."""
+    rows = torch.arange(min(CALIBRATION, len(data.train.labels)))
+    device = next((p.device for p in encoder.parameters()), torch.device("cpu"))
+    models.calibrate_batchnorm(encoder, (viewer.original(data.train.images[i], i).to(device) for i in rows.split(512)))
+
+
+def instance_metrics(d, sd1, sd2, labels, mean, suffix):
+    """The paper's measures of one side: h of originals `d` and of two views (N, D) each -> {name: number}."""
+    out = {}
+    for tag, norm in (("", metrics.unit), ("_centred", lambda h: metrics.centre(h, mean))):
+        x, x1, x2 = norm(d), norm(sd1), norm(sd2)
+        ranks = {"dsd": metrics.instance_discrimination(x, x1, x), "sdsd": metrics.instance_discrimination(x1, x2, x1)}
+        for mode, rank in ranks.items():
+            out |= {f"instdisc_{mode}_top{k}_{suffix}{tag}": (rank < k).double().mean().item() for k in range(1, 6)}
+        out[f"alignment_dsd_{suffix}{tag}"] = metrics.alignment(x, x1).mean().item()
+        out[f"alignment_sdsd_{suffix}{tag}"] = metrics.alignment(x1, x2).mean().item()
+        for domain, y in (("d", x), ("sd", x1)):
+            out[f"uniformity_{domain}_{suffix}{tag}"] = metrics.uniformity(y)
+            out[f"uniformity_official_{domain}_{suffix}{tag}"] = metrics.uniformity_official(y, seed=0)
+            out[f"intra_class_{domain}_{suffix}{tag}"] = metrics.intra_class_alignment(y, labels)
+            out[f"intra_over_all_{domain}_{suffix}{tag}"] = metrics.intra_over_all(y, labels)
+    return out
+
+
+def linear_probe(train_h, train_y, val_h, val_y, test_h, test_y, classes, lrs=PROBE_LRS, epochs=PROBE_EPOCHS, seed=0):
+    """Accuracy of a linear classifier on frozen, standardised h: SGD (momentum 0.9, batch 256, cosine, no weight decay).
+
+    Features are standardised by train's mean and deviation (an affine-free BatchNorm), so one grid of learning rates serves every
+    encoder; all are trained at once and val chooses. The paper: lr 30 for all, with augmentation, 100 epochs.
+    Returns {"linear_test", "linear_val", "linear_lr"}; chance is 1/classes.
+    """
+    mean, std = train_h.mean(0), train_h.std(0) + 1e-5
+    train_h, val_h, test_h = ((h - mean) / std for h in (train_h, val_h, test_h))
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.zeros(len(lrs), train_h.shape[1], classes)              # (L, D, C): one head per learning rate
+    bias = torch.zeros(len(lrs), 1, classes)
+    momentum = [torch.zeros_like(weight), torch.zeros_like(bias)]
+    lr = torch.tensor(lrs)[:, None, None]
+    steps, step = epochs * -(-len(train_h) // 256), 0
+    for _ in range(epochs):
+        for rows in torch.randperm(len(train_h), generator=generator).split(256):
+            h, y = train_h[rows], F.one_hot(train_y[rows], classes).float()
+            error = (torch.softmax(h @ weight + bias, dim=2) - y) / len(rows)  # (L, n, C): the gradient of the logits
+            for parameter, velocity, gradient in zip((weight, bias), momentum, (h.T @ error, error.sum(1, keepdim=True))):
+                velocity.mul_(0.9).add_(gradient)
+                parameter.sub_(lr * velocity * (0.5 * (1 + np.cos(np.pi * step / steps))))
+            step += 1
+    accuracy = {name: ((h @ weight + bias).argmax(2) == y).double().mean(1) for name, h, y in
+                (("val", val_h, val_y), ("test", test_h, test_y))}
+    best = int(accuracy["val"].argmax())
+    return {"linear_test": accuracy["test"][best].item(), "linear_val": accuracy["val"][best].item(), "linear_lr": lrs[best]}
+
+
+def monitor(data, config):
+    """What the loop records during training: a function (encoder, epoch) -> dict, at five epochs, {} at the others.
+
+    1,000 images a side (all of them, if fewer), so chance of instance discrimination is about 0.1 %. The kNN uses 2,048 training
+    images and val; homogeneity and completeness are those of k-means on val at four clusters a class.
+    """
+    viewer = Viewer(config.standardize, data.flip)
+    at = {round(config.epochs * f) for f in (0, 0.125, 0.25, 0.5, 1)} | {config.epochs}
+
+    def measure(encoder, epoch):
+        if epoch not in at:
+            return {}
+        encoder = deepcopy(encoder)                                        # what is being trained stays as it is
+        calibrate(encoder, data, viewer)
+        out = {}
+        for side in ("train", "test" if config.evaluation == "full" else "val"):
+            split = getattr(data, side)
+            rows = balanced(split.labels, 1000)
+            h = [metrics.unit(embed(encoder, split, rows, v)) for v in (viewer.original, viewer.augmented(0))]
+            out[f"instdisc_{side}"] = (metrics.instance_discrimination(h[0], h[1], h[0]) < 1).double().mean().item()
+        rows = torch.arange(min(2048, len(data.train.labels)))
+        gallery = embed(encoder, data.train, rows, viewer.original)
+        h = embed(encoder, data.val, torch.arange(len(data.val.labels)), viewer.original)
+        k = min(KNN_K, len(rows))
+        predicted = metrics.knn_predict(gallery, data.train.labels[rows], h, k, "softmax")
+        out["knn_val"] = (predicted == data.val.labels).double().mean().item()
+        clusters = min(4 * len(data.classes), len(h) // 2)
+        structure = metrics.cluster_structure(metrics.unit(h), data.val.labels, [clusters], seed=0, restarts=1)[0]
+        return out | {name: structure[name] for name in ("homogeneity", "completeness")}
+    return measure
+
+
+def evaluate(encoder, data, config):
+    """Every number of a finished run. Returns (metrics {name: number}, embeddings {name: array} of held-out images)."""
+    viewer = Viewer(config.standardize, data.flip)
+    encoder = deepcopy(encoder)
+    calibrate(encoder, data, viewer)
+    everything = {name: torch.arange(len(getattr(data, name).labels)) for name in ("train", "val", "test")}
+    h = {name: embed(encoder, getattr(data, name), rows, viewer.original) for name, rows in everything.items()}
+    y = {name: getattr(data, name).labels for name in everything}
+    mean, classes = h["train"].mean(0), len(data.classes)
+
+    out = {"images_train": len(y["train"]), "images_test": len(y["test"]), "classes": classes, "dim": h["train"].shape[1]}
+    per_class = min(int(y[side].bincount().min()) for side in ("train", "test"))
+    for side in ("train", "test"):                                         # the same number and class balance on both sides
+        rows = balanced(y[side], min(INSTANCES, per_class * classes))
+        views = [embed(encoder, getattr(data, side), rows, viewer.augmented(stream)) for stream in (0, 1)]
+        out[f"instances_{side}"] = len(rows)
+        out |= instance_metrics(h[side][rows], *views, y[side][rows], mean, side)
+
+    k = min(KNN_K, len(y["train"]))
+    for side in ("val", "test"):
+        predicted = metrics.knn_predict(h["train"], y["train"], h[side], k, "softmax", t=KNN_T)
+        out[f"knn_{side}"] = (predicted == y[side]).double().mean().item()
+    nn = {side: metrics.best_nn(h["train"], y["train"], h[side], y[side], min(101, len(y["train"]))) for side in ("val", "test")}
+    best_k = max(nn["val"], key=lambda k: (nn["val"][k], -k))
+    out |= {"best_nn_k": best_k, "best_nn_test": nn["test"][best_k], "best_nn_test_paper": max(nn["test"].values())}
+    out |= {f"nn{k}_test": accuracy for k, accuracy in nn["test"].items() if k in (1, 3, 5, 9, 15, 25, 41, 61, 81, 101)}
+    out |= linear_probe(h["train"], y["train"], h["val"], y["val"], h["test"], y["test"], classes)
+    out |= {"effective_rank_test": metrics.effective_rank(h["test"]), "spread_test": metrics.collapse(h["test"])}
+
+    ks = [k for k in (classes * f for f in (1, 2, 4, 8, 16)) if k <= len(y["test"]) // 5]
+    for tag, x in (("", metrics.unit(h["test"])), ("_centred", metrics.centre(h["test"], mean))):
+        for row in metrics.cluster_structure(x, y["test"], ks, seed=0, restarts=2):
+            out |= {f"{name}_k{row['k']}{tag}": row[name] for name in ("homogeneity", "completeness")}
+    if data.test.factors and int(y["test"].bincount().min()) >= FACTOR_IMAGES:
+        scores = metrics.factor_ami(h["test"], y["test"], data.test.factors, min_images=FACTOR_IMAGES)
+        out |= {f"ami_{name}": score["mean"] for name, score in scores.items()}
+        out["sub_clusters"] = metrics.sub_clusters(h["test"], y["test"])["mean"]
+    return out, {"h": h["test"].numpy().astype(np.float16), "label": y["test"].numpy()}

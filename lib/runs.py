@@ -1,0 +1,213 @@
+"""The store of runs: a folder per configuration, named by what a person wants to see and by a hash of the configuration.
+
+    results/runs/<profile>/<slug>-<id>/
+        config.json       the PretrainConfig, and the definition number that its metrics were computed under
+        history.csv       one row per epoch: loss, learning rate, what the monitor measured
+        metrics.json      every number of the finished run (lib.probe.evaluate)
+        provenance.json   commit, versions, machine, seconds, memory: outside the id and outside every comparison
+        SHA256SUMS        of the files above; `sha256sum -c --ignore-missing SHA256SUMS` checks them without us
+        encoder.safetensors, embeddings.npz    stay on the machine that trained the run
+        umap.csv          coordinates, once drawn
+"""
+import hashlib
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import MISSING, asdict, dataclass, fields
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
+
+from lib import data as datasets
+from lib import probe, train
+from lib.train import PretrainConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+STORE = ROOT / "results" / "runs"
+DEFINITION = 1    # bump when a default, an augmentation, a data set or a metric changes meaning; void runs are then deleted
+SHOWN = {"method": "{}", "width": "w{:g}", "tau": "tau{:g}", "queue": "K{}", "projector": "{}", "symmetric": "symmetric",
+         "lr": "lr{:g}", "epochs": "{}ep"}     # what a slug may show; tau, lr and epochs always
+
+
+class BrokenRun(RuntimeError):
+    """A stored run that cannot be trusted: a file is missing, cut short or edited."""
+
+
+@dataclass(frozen=True)
+class Run:
+    path: Path
+    config: PretrainConfig
+    metrics: dict
+    history: pd.DataFrame
+    provenance: dict
+
+    @property
+    def name(self):
+        return self.path.name
+
+    def encoder(self, size):
+        """The trained encoder in eval mode; only where its weights are still stored. size: image side S."""
+        c = self.config
+        encoder = probe.models.encoder(c.arch, size=size, stem=c.stem, width=c.width)
+        encoder.load_state_dict(load_file(self.path / "encoder.safetensors"))
+        return encoder.eval()
+
+
+def run_id(config):
+    """Ten hex digits of sha256 over the fields that differ from their default, and the definition number. So a field added
+    later, at a default that means "as before", leaves every id as it is."""
+    changed = {f.name: getattr(config, f.name) for f in fields(config)
+               if f.default is MISSING or getattr(config, f.name) != f.default}
+    return hashlib.sha256(json.dumps([DEFINITION, changed], sort_keys=True).encode()).hexdigest()[:10]
+
+
+def slug(config):
+    """What a person wants to see: `mobilenet_v3_small-tau0.2-lr0.002-8ep-seed0`."""
+    shown = [form.format(getattr(config, name)) for name, form in SHOWN.items()
+             if name in ("tau", "lr", "epochs") or getattr(config, name) != PretrainConfig.__dataclass_fields__[name].default]
+    if config.epochs == 0:
+        shown = ["untrained"]
+    return "-".join([config.arch, *shown, f"seed{config.seed}"])
+
+
+def folder(config, profile, store=STORE):
+    return Path(store) / profile / f"{slug(config)}-{run_id(config)}"
+
+
+def untrained(config):
+    """The same encoder before training: everything that only training reads goes back to its default, so arms share it."""
+    keep = {name: getattr(config, name) for name in ("data", "limit", "arch", "stem", "width", "standardize", "seed")}
+    return PretrainConfig(**keep, epochs=0)
+
+
+@lru_cache(maxsize=2)
+def load_data(name, limit=None, device="cpu"):
+    return datasets.load(name, root=ROOT / ".data", device=device, limit=limit)
+
+
+def load(path):
+    """The run stored at `path`. Raises BrokenRun, naming the file, where a checksum does not hold."""
+    path = Path(path)
+    for name in ("SHA256SUMS", "config.json", "history.csv", "metrics.json", "provenance.json"):
+        if not (path / name).is_file():
+            raise BrokenRun(f"{path}: {name} is missing; move the folder aside and run again to train it anew")
+    for line in (path / "SHA256SUMS").read_text().splitlines():
+        expected, name = line.split("  ", 1)
+        if (path / name).is_file() and _sha256(path / name) != expected:
+            raise BrokenRun(f"{path}: {name} was edited or cut short (its checksum is not the one in SHA256SUMS); "
+                            "move the folder aside and run again to train it anew")
+    stored = json.loads((path / "config.json").read_text())
+    if stored.pop("definition") != DEFINITION:
+        raise BrokenRun(f"{path}: made under another definition of the metrics than today's ({DEFINITION}); "
+                        "delete the folder and run again")
+    return Run(path, PretrainConfig(**stored), json.loads((path / "metrics.json").read_text()),
+               pd.read_csv(path / "history.csv"), json.loads((path / "provenance.json").read_text()))
+
+
+def run_or_load(config, profile, store=STORE, device=None, progress=True):
+    """The stored run of `config`, trained first if it is not there. One process trains, others that want it wait.
+
+    A run is written aside and renamed when whole. Raises BrokenRun for a stored run that was damaged.
+    """
+    path = folder(config, profile, store)
+    if path.exists():
+        return load(path)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    locks = Path(store) / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / f"{profile}-{run_id(config)}.lock"):
+        if path.exists():
+            return load(path)
+        partial = path.with_name(f".{path.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        _train(config, partial, device, f"{profile}/{slug(config)}" if progress else None)
+        os.replace(partial, path)
+    return load(path)
+
+
+def _train(config, path, device, label):
+    data = load_data(config.data, config.limit, device)
+    started, monitor = time.time(), probe.monitor(data, config)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    method, history, epoch_seconds = train.pretrain(data, config, monitor, device=device, label=label)
+    trained = time.time()
+    if config.evaluation == "full":
+        metrics, embeddings = probe.evaluate(method.encoder, data, config)
+        np.savez_compressed(path / "embeddings.npz", **embeddings)
+    else:
+        metrics = {name: value for name, value in history[-1].items() if name != "epoch"}
+    state = {k: v.half() if v.dtype == torch.float32 else v for k, v in method.encoder.state_dict().items()}
+    save_file({k: v.contiguous().cpu() for k, v in state.items()}, path / "encoder.safetensors")
+    (path / "config.json").write_text(json.dumps(asdict(config) | {"definition": DEFINITION}, indent=1) + "\n")
+    pd.DataFrame(history).to_csv(path / "history.csv", index=False)
+    (path / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    (path / "provenance.json").write_text(json.dumps(provenance(device) | {
+        "data_checksum": data.checksum, "epoch_seconds": [round(s, 3) for s in epoch_seconds],
+        "train_seconds": round(trained - started, 1), "evaluate_seconds": round(time.time() - trained, 1),
+    }, indent=1) + "\n")
+    write_sums(path)
+
+
+def write_sums(path):
+    """SHA256SUMS of every file in the folder of a run."""
+    names = sorted(p.name for p in path.iterdir() if p.name != "SHA256SUMS")
+    (path / "SHA256SUMS").write_text("".join(f"{_sha256(path / name)}  {name}\n" for name in names))
+
+
+def _sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def provenance(device):
+    """Where and by what a run is made; outside the id and outside every comparison."""
+    def git(*args):
+        answer = subprocess.run(["git", "-C", ROOT, *args], capture_output=True, text=True)
+        return answer.stdout.strip() if answer.returncode == 0 else None
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
+               platform.processor()) if os.path.exists("/proc/cpuinfo") else platform.processor()
+    memory = torch.cuda.max_memory_allocated() if device == "cuda" else \
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "lib")),
+            "date": time.strftime("%Y-%m-%d", time.gmtime()), "python": platform.python_version(),
+            "torch": torch.__version__, "torchvision": version("torchvision"), "numpy": np.__version__,
+            "scikit-learn": version("scikit-learn"), "device": torch.cuda.get_device_name() if device == "cuda" else cpu,
+            "cores": os.cpu_count(), "threads": torch.get_num_threads(), "peak_memory_mb": round(memory / 2 ** 20)}
+
+
+def paths(profile, store=STORE):
+    """The folders of a profile's finished runs."""
+    return sorted(p.parent for p in Path(store).glob(f"{profile}/[!.]*/config.json"))
+
+
+def table(*profiles, store=STORE):
+    """One row per stored run: profile, run, every field of its configuration, every metric, commit, device, seconds.
+
+    A folder that cannot be trusted raises BrokenRun.
+    """
+    rows = []
+    for profile in profiles:
+        for path in paths(profile, store):
+            run = load(path)
+            rows.append({"profile": profile, "run": run.name, "definition": DEFINITION, **asdict(run.config), **run.metrics,
+                         "commit": run.provenance["commit"], "device": run.provenance["device"],
+                         "seconds": run.provenance["train_seconds"]})
+    return pd.DataFrame(rows)
+
+
+def histories(runs):
+    """One row per run and epoch of an iterable of Run: arch, seed, width, method, run, and the columns of history.csv."""
+    return pd.concat([run.history.assign(arch=run.config.arch, seed=run.config.seed, width=run.config.width,
+                                         method=run.config.method, run=run.name) for run in runs], ignore_index=True)

@@ -1,0 +1,153 @@
+"""What each notebook compares: profile -> list of PretrainConfig. And `python -m lib.studies`, which trains what is missing.
+
+Adding an encoder, a value or a data set here or in lib.models carries through to tables, figures and ledger.
+"""
+import argparse
+import sys
+import time
+from dataclasses import dataclass, field, replace
+
+from joblib import Parallel, delayed
+
+from lib import check_name, models, runs
+from lib.train import PretrainConfig
+
+# Chosen by `search` on val with a seed that the study does not use; tests/test_studies.py compares this table with the stored runs.
+LEARNING_RATES = {}
+SEARCH_LRS = (5e-4, 1e-3, 2e-3, 4e-3)
+SEARCH_SEED = 100
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much of the study, on what. base: the configuration that its arms start from."""
+
+    base: PretrainConfig
+    encoders: tuple = (*models.SMALL, models.LARGE)
+    seeds: int = 3                                     # per encoder, numbered from 0 and fixed beforehand
+    more_seeds: tuple = ("mobilenet_v3_small", "resnet18")   # these get five
+    widths: tuple = (0.25, 0.5, 2.0)                   # of ResNet-18; 1.0 is in the table anyway
+    extra: dict = field(default_factory=dict)          # arch -> fields that differ (with the reason beside it)
+
+
+TEXTURES = PretrainConfig(data="textures", projector_bn=True, queue=2048, m=0.99, bn_splits=1, epochs=8, batch_size=128,
+                          optimizer="adamw", lr=1e-3, weight_decay=0.01, standardize="image")
+# measured on one thread each, two side by side: bf16 makes these faster (images/s 456 -> 639, 141 -> 205, 115 -> 213) and the
+# depthwise networks slower (1,453 -> 756), so each encoder takes what suits it
+FASTER = {arch: {"precision": "bf16"} for arch in ("resnet18", "resnet50", "deit_tiny")}
+PROFILES = {
+    # tests: all notebooks in minutes; numbers mean nothing
+    "smoke": Profile(replace(TEXTURES, limit=512, epochs=2, batch_size=64, queue=128),
+                     encoders=("mobilenet_v3_small", "resnet18", "resnet50"), seeds=1, more_seeds=(), widths=(0.25,)),
+    # a reader's own machine, within `make report`
+    "quick": Profile(replace(TEXTURES, epochs=5), encoders=("mobilenet_v3_small", "resnet18", "resnet50"),
+                     seeds=1, more_seeds=("mobilenet_v3_small", "resnet18"), widths=(0.25,), extra=FASTER),
+    # the controlled study
+    "textures": Profile(TEXTURES, extra=FASTER),
+    # photographs without a GPU: more resolution than the ImageNet stem leaves, or ResNet-18 stays at its untrained kNN
+    "cifar10_subset": Profile(replace(TEXTURES, data="cifar10_jpeg", limit=10_000, stem="stride1", epochs=20),
+                              encoders=("mobilenet_v3_small", "resnet18"), seeds=1, more_seeds=(), widths=()),
+    # photographs with one GPU: the settings of the MoCo authors' CIFAR-10 notebook, with the paper's projector and blur
+    "cifar10": Profile(replace(TEXTURES, data="cifar10", stem="cifar", queue=4096, bn_splits=8, epochs=200, batch_size=512,
+                               projector_bn=False, optimizer="sgd", lr=0.06, weight_decay=5e-4, tau=0.1, standardize="imagenet",
+                               precision="bf16", blur_p=0.0, crop_min=0.08)),
+    # the paper's own scale and recipe
+    "imagenet": Profile(PretrainConfig(data="folder:imagenet", precision="bf16"), seeds=1, more_seeds=(), widths=()),
+}
+
+
+def profile(name):
+    check_name("profile", name, PROFILES)
+    return PROFILES[name]
+
+
+def seeds(name, arch):
+    """The seeds of an encoder in a profile, fixed beforehand: five for two encoders, three for the others (design)."""
+    p = profile(name)
+    return range(p.seeds + 2 if arch in p.more_seeds else p.seeds)
+
+
+def base(name, arch, data=None, **changes):
+    """The configuration that an arm of `arch` starts from; data overrides the profile's data set."""
+    p = profile(name)
+    start = replace(p.base, **({"data": data} if data else {}))
+    if start.optimizer == "adamw":
+        start = replace(start, lr=LEARNING_RATES.get(arch, start.lr))
+    return replace(start, arch=arch, **p.extra.get(arch, {}), **changes)
+
+
+def encoders(name, data=None, archs=None):
+    """Every encoder, every seed: the arms of notebooks 01 and 02."""
+    return [base(name, arch, data, seed=seed) for arch in archs or profile(name).encoders for seed in seeds(name, arch)]
+
+
+def untrained(configs):
+    """The same encoders before training, each once."""
+    return list(dict.fromkeys(runs.untrained(c) for c in configs))
+
+
+def pixels(name, data=None):
+    """What raw pixels say: the identity as an encoder, untrained."""
+    return [runs.untrained(replace(base(name, "mobilenet_v3_small", data), arch="pixels"))]
+
+
+def supervised(name, data=None, archs=None):
+    """The ceiling: the labels, with the same encoder, views and epochs; one seed."""
+    return [base(name, arch, data, method="supervised") for arch in archs or profile(name).encoders]
+
+
+def widths(name, data=None):
+    """ResNet-18 at several widths: size without a change of architecture."""
+    return [base(name, "resnet18", data, width=width, seed=seed)
+            for width in profile(name).widths for seed in range(profile(name).seeds)]
+
+
+def search(name, data=None, archs=None):
+    """The search for the learning rate: four values, a quarter of the schedule, one seed of its own, judged on val."""
+    quarter = max(1, round(profile(name).base.epochs / 4))
+    return [base(name, arch, data, lr=lr, epochs=quarter, seed=SEARCH_SEED, evaluation="val")
+            for arch in archs or profile(name).encoders for lr in SEARCH_LRS]
+
+
+def plan(name, data=None):
+    """Everything that a profile trains, in the order in which it is worth most."""
+    arms = encoders(name, data)
+    first = sorted(arms, key=lambda c: c.seed)                             # one seed of everything before the second of any
+    return list(dict.fromkeys([*pixels(name, data), *untrained(arms), *first, *supervised(name, data), *widths(name, data)]))
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m lib.studies", description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="quick", help=f"one of {', '.join(PROFILES)}")
+    parser.add_argument("--data", help="a data set instead of the profile's, for instance folder:/my/images")
+    parser.add_argument("--only", choices=("all", "search"), default="all", help="search: the search for learning rates alone")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    parser.add_argument("--dry-run", action="store_true", help="print what is missing and train nothing")
+    args = parser.parse_args(argv)
+    try:
+        wanted = (search if args.only == "search" else plan)(args.profile, args.data)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    missing = [c for c in wanted if not runs.folder(c, args.profile).exists()]
+    print(f"{args.profile}: {len(wanted)} runs, {len(missing)} missing", flush=True)
+    for config in missing if args.dry_run else []:
+        print(" ", runs.folder(config, args.profile).name)
+    if args.dry_run or not missing:
+        return
+    started = time.time()
+    finished = Parallel(n_jobs=args.jobs, return_as="generator_unordered")(
+        delayed(_run)(config, args.profile, args.jobs) for config in missing)
+    for done, name in enumerate(finished, 1):
+        minutes = (time.time() - started) / 60
+        print(f"[{done}/{len(missing)}] {minutes:.1f} min, about {minutes / done * (len(missing) - done):.0f} to go: {name}", flush=True)
+
+
+def _run(config, profile_name, jobs):
+    import torch
+    if jobs > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+    return runs.run_or_load(config, profile_name, progress=jobs == 1).name
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""The pretraining loop, its configuration and its schedule. Reads like the algorithm box of MoCo v2."""
+import math
+import sys
+import time
+from dataclasses import dataclass, fields, replace
+
+import torch
+from tqdm.auto import tqdm
+
+from lib import augment, check_name, models
+from lib.methods import MoCo, Supervised
+
+METHODS = ("moco", "supervised")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """One training. The defaults are the paper's baseline (MoCo v2 on ImageNet); a profile states where it departs."""
+
+    data: str = "folder:imagenet"   # data set by name, see lib.data
+    limit: int | None = None        # train on a class-balanced part of this many images
+    arch: str = "mobilenet_v3_small"  # key of lib.models.ENCODERS
+    stem: str = "imagenet"          # imagenet, stride1 or cifar: how soon the encoder shrinks the image
+    width: float = 1.0              # channel multiplier of the ResNets
+    method: str = "moco"            # moco, or supervised: the ceiling under the same budget
+    projector: str = "simple"       # paper, baseline: Linear(d, d)-ReLU-Linear(d, 128)
+    projector_bn: bool = False      # paper: no BatchNorm in projectors
+    dim: int = 128                  # of the projection z
+    tau: float = 0.2                # softmax temperature; paper: 0.2 baseline, 0.1 improved
+    queue: int = 65536              # K, number of negatives
+    m: float = 0.999                # momentum of the key encoder
+    symmetric: bool = False         # paper: one query view
+    bn_splits: int = 8              # paper: 8 GPUs with shuffled BatchNorm; emulated
+    epochs: int = 200               # paper: 200 baseline, 200 and 800 improved; 0 stores the untrained encoder
+    batch_size: int = 256
+    optimizer: str = "sgd"          # sgd (momentum 0.9, paper) or adamw
+    lr: float = 0.03                # peak, as the optimiser sees it (paper: 0.03 at batch 256)
+    weight_decay: float = 1e-4
+    warmup_epochs: float = 0.0      # linear; paper: none
+    crop_min: float = 0.2           # smallest crop, as a fraction of the image's area
+    jitter: tuple = (0.4, 0.4, 0.4, 0.1)  # brightness, contrast, saturation, hue
+    jitter_p: float = 0.8
+    grayscale_p: float = 0.2
+    blur_p: float = 0.5
+    standardize: str = "imagenet"   # pixels: imagenet (the paper) or image (each by its own mean and deviation)
+    precision: str = "fp32"         # fp32, or bf16 autocast of the encoders' forward pass
+    channels_last: bool = True
+    compile: bool = False
+    seed: int = 0
+    evaluation: str = "full"        # full, or val: a run that chooses hyper-parameters and never touches the test images
+
+    def __post_init__(self):
+        object.__setattr__(self, "jitter", tuple(float(x) for x in self.jitter))
+        for f in fields(self):                                             # 1 -> 1.0, so that equal configs have equal ids
+            value = getattr(self, f.name)
+            if f.type is float and isinstance(value, int) and not isinstance(value, bool):
+                object.__setattr__(self, f.name, float(value))
+        for name, known in [("arch", models.ENCODERS), ("stem", models.STEMS), ("method", METHODS),
+                            ("optimizer", ("sgd", "adamw")), ("precision", ("fp32", "bf16")),
+                            ("standardize", augment.STANDARDIZE), ("evaluation", ("full", "val"))]:
+            check_name(name, getattr(self, name), known)
+        with torch.device("meta"):
+            models.projector(self.projector, 2)                            # raises on an unknown name
+        for name, allowed, ok in [
+                ("epochs", ">= 0", lambda x: x >= 0), ("batch_size", ">= 2", lambda x: x >= 2),
+                ("queue", ">= 1", lambda x: x >= 1), ("dim", ">= 1", lambda x: x >= 1),
+                ("bn_splits", ">= 1", lambda x: x >= 1), ("seed", "0 to 2**31 - 1", lambda x: 0 <= x < 2 ** 31),
+                ("tau", "> 0", lambda x: 0 < x < math.inf), ("m", "0 to 1", lambda x: 0 <= x <= 1),
+                ("lr", "> 0", lambda x: 0 < x < math.inf), ("weight_decay", ">= 0", lambda x: 0 <= x < math.inf),
+                ("warmup_epochs", "0 to epochs", lambda x: 0 <= x <= max(self.epochs, 0)),
+                ("width", "> 0", lambda x: 0 < x < math.inf), ("limit", "None or >= 2", lambda x: x is None or x >= 2)]:
+            value, kind = getattr(self, name), self.__dataclass_fields__[name].type
+            right_type = isinstance(value, float) if kind is float else \
+                value is None or isinstance(value, int) and not isinstance(value, bool)
+            if not right_type or not ok(value):
+                raise ValueError(f"{name} = {value!r}; allowed: {'a number' if kind is float else 'an integer'} {allowed}")
+        for name in ("projector_bn", "symmetric", "channels_last", "compile"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} = {getattr(self, name)!r}; allowed: True or False")
+        if self.batch_size % self.bn_splits or self.batch_size // self.bn_splits < 2:
+            raise ValueError(f"bn_splits = {self.bn_splits} does not divide batch_size = {self.batch_size} into groups of "
+                             "2 or more; allowed: a divisor of it")
+        if self.method == "moco" and self.queue % self.keys_per_step:
+            raise ValueError(f"queue = {self.queue} is not a multiple of the {self.keys_per_step} keys of one step "
+                             f"(batch_size{' x 2, symmetric' if self.symmetric else ''}); "
+                             f"allowed: {max(1, self.queue // self.keys_per_step) * self.keys_per_step}, for instance")
+        _ = self.augmentation                                              # validates crop, jitter and probabilities
+
+    @property
+    def keys_per_step(self):
+        return self.batch_size * (2 if self.symmetric else 1)
+
+    @property
+    def augmentation(self):
+        brightness, contrast, saturation, hue = self.jitter
+        return augment.Augmentation(crop=(self.crop_min, 1.0), brightness=brightness, contrast=contrast,
+                                    saturation=saturation, hue=hue, jitter_p=self.jitter_p,
+                                    grayscale_p=self.grayscale_p, blur_p=self.blur_p, standardize=self.standardize)
+
+    def check(self, data):
+        """Raise ValueError where this configuration cannot run on `data` (a lib.data.Data)."""
+        images = len(data.train.labels)
+        if self.batch_size > images:
+            raise ValueError(f"batch_size = {self.batch_size} is larger than the {images} training images of {data.name}; "
+                             f"allowed: 2 to {images}")
+        if self.method == "moco" and self.epochs and self.queue >= images:
+            raise ValueError(f"queue = {self.queue} is not below the {images} training images of {data.name}, so it would "
+                             f"hold the positives; allowed: below {images}, better below {images // 2}")
+
+
+def cosine_lr(step, total_steps, warmup_steps, peak):
+    """Learning rate of `step` (0-based): linear to `peak` over warmup_steps, then half a cosine that reaches 0 at total_steps."""
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, total_steps - warmup_steps)))
+
+
+def build(config, data):
+    """The method of `config` with its initial weights, a function of config and config.seed alone; on the CPU."""
+    torch.manual_seed(config.seed)
+    encoder = models.encoder(config.arch, size=data.size, stem=config.stem, width=config.width)
+    if config.method == "supervised":
+        return Supervised(encoder, data.train.labels, len(data.classes))
+    projector = models.projector(config.projector, encoder.dim, config.dim, bn=config.projector_bn)
+    return MoCo(encoder, projector, config.queue, config.m, config.tau, config.dim, config.symmetric, config.bn_splits)
+
+
+def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=None):
+    """Train `config` on data.train. Returns (method, history, seconds): one dict and one number per epoch.
+
+    monitor(encoder, epoch) -> dict is merged into the epoch's row (epoch 0: before training). stop_after ends early without
+    changing the schedule. Every random number is a function of (seed, epoch, image, operation), so two configurations that
+    differ in one thing see the same images, order and crops. label: of the progress bar; None shows none. Raises FloatingPointError on a non-finite loss or gradient,
+    RuntimeError on collapsed projections.
+    """
+    config.check(data)
+    method = build(config, data).to(device)
+    if config.channels_last:
+        method = method.to(memory_format=torch.channels_last)
+    forward = torch.compile(method) if config.compile else method
+    parameters = [p for p in method.parameters() if p.requires_grad]
+    optimizer = (torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay) if config.optimizer == "adamw"
+                 else torch.optim.SGD(parameters, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay))
+
+    images = len(data.train.labels)
+    steps = images // config.batch_size                                    # per epoch; the last incomplete batch is dropped
+    augmentation = replace(config.augmentation, flip_p=0.5 if data.flip else 0.0)
+    everyone = torch.arange(images)
+    history, seconds = [{"epoch": 0, **monitor(method.encoder, 0)}] if monitor else [], []
+    bar = tqdm(total=config.epochs * steps * config.batch_size, desc=label, disable=label is None, unit="img", unit_scale=True,
+               mininterval=1 if sys.stderr.isatty() else 30, leave=False)
+    for epoch in range(config.epochs if stop_after is None else min(stop_after, config.epochs)):
+        started = time.perf_counter()
+        method.train()
+        order = augment.keyed_uniform(everyone, 1, config.seed, epoch, stream=2)[:, 0].argsort(stable=True)
+        losses, hits, norms = [], [], []
+        for step, (index, batch) in enumerate(data.train.batches(order, config.batch_size), epoch * steps):
+            view0, view1 = (augment.view(batch, index, augmentation, config.seed, epoch, stream) for stream in (0, 1))
+            if config.channels_last:
+                view0, view1 = (v.contiguous(memory_format=torch.channels_last) for v in (view0, view1))
+            for group in optimizer.param_groups:
+                group["lr"] = cosine_lr(step, config.epochs * steps, config.warmup_epochs * steps, config.lr)
+            torch.manual_seed(config.seed * 1_000_003 + step)              # dropout and stochastic depth
+            with torch.autocast(device_type=torch.device(device).type, dtype=torch.bfloat16,
+                                enabled=config.precision == "bf16"):
+                loss, hit = forward(view0, view1, index)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            norms.append(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+            optimizer.step()
+            method.after_step(step)
+            losses.append(loss.detach())
+            hits.append(hit.detach())
+            bar.update(len(index))
+        row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], **summary(losses, hits, norms, method, epoch)}
+        bar.set_postfix(loss=f"{row['loss']:.3f}")
+        seconds.append(time.perf_counter() - started)
+        history.append(row | (monitor(method.encoder, epoch + 1) if monitor else {}))
+    bar.close()
+    return method, history, seconds
+
+
+def summary(losses, hits, norms, method, epoch):
+    """One epoch's numbers, with the only synchronisation of the epoch; raises when training cannot go on."""
+    losses, norms = torch.stack(losses), torch.stack(norms)
+    bad = ~(losses.isfinite() & norms.isfinite())
+    if bad.any():
+        raise FloatingPointError(f"the loss or its gradient is not finite in epoch {epoch + 1}, step {bad.nonzero()[0].item()} "
+                                 "of it: lower lr, raise tau, or use precision = 'fp32'")
+    row = {"loss": losses.mean().item(), "accuracy": torch.stack(hits).mean().item(), "gradient_norm": norms.mean().item()}
+    if isinstance(method, MoCo):
+        z = torch.cat(method.new_keys)
+        row["z_spread"] = (z.std(0).mean() * z.shape[1] ** 0.5).item()     # 1: spread over the sphere; 0: all the same point
+        if row["z_spread"] < 1e-3:
+            raise RuntimeError(f"the projections have collapsed to one point in epoch {epoch + 1}: lower lr, raise m "
+                               f"(now {method.m}), or raise queue (now {len(method.queue)})")
+    return row

@@ -1,0 +1,343 @@
+import copy
+import math
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from lib.models import (
+    ENCODERS,
+    LARGE,
+    PROJECTORS,
+    SMALL,
+    STEMS,
+    calibrate_batchnorm,
+    encoder,
+    multiply_adds,
+    parameters,
+    projector,
+    split_batchnorm,
+    table,
+)
+
+DIMS = {"mobilenet_v3_small": 1024, "deit_tiny": 192, "efficientnet_b0": 1280, "mobilenet_v3_large": 1280,
+        "resnet18": 512, "resnet50": 2048}
+NETWORKS = list(DIMS)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+def images(n, size=32):
+    return torch.randn(n, 3, size, size)
+
+
+def toy():
+    """Convolution (channels 3 -> 4) and BatchNorm, whose statistics have a closed form."""
+    return nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5))
+
+
+# --- encoders ---------------------------------------------------------------------------------------------------------
+
+def test_the_five_small_encoders_the_large_one_and_pixels_are_all_there_is():
+    assert SMALL == ("mobilenet_v3_small", "deit_tiny", "efficientnet_b0", "mobilenet_v3_large", "resnet18")
+    assert [*ENCODERS] == [*SMALL, LARGE, "pixels"]
+    assert len({entry.label for entry in ENCODERS.values()}) == len(ENCODERS)
+
+
+@pytest.mark.parametrize("size", [32, 48])
+@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_encoder_maps_images_of_any_side_to_its_penultimate_dimension(name, stem, size):
+    net = encoder(name, size, stem).eval()
+    with torch.no_grad():
+        h = net(images(2, size))
+    assert h.shape == (2, net.dim) and net.dim == DIMS.get(name, 3 * size**2)
+    assert h.isfinite().all()
+
+
+@pytest.mark.parametrize("name, sides", [("resnet18", (1, 2, 4)), ("mobilenet_v3_small", (1, 2, 2)),
+                                         ("efficientnet_b0", (1, 2, 2)), ("deit_tiny", (4, 8, 8))])
+def test_stems_leave_the_feature_map_that_the_docstring_says(name, sides):
+    for stem, side in zip(STEMS, sides, strict=True):
+        net, maps = encoder(name, 32, stem).eval(), []
+        layer = {"resnet18": "layer4", "deit_tiny": "conv_proj"}.get(name, "features")
+        getattr(net, layer).register_forward_hook(lambda module, args, out, maps=maps: maps.append(out.shape[-2:]))
+        net(images(1))
+        assert maps == [(side, side)]
+
+
+@pytest.mark.parametrize("name", [n for n in NETWORKS if n != "deit_tiny"])
+def test_parameters_with_a_1000_way_head_are_the_official_codes(name):
+    net = encoder(name)
+    assert parameters(net) + 1000 * net.dim + 1000 == ENCODERS[name].paper_parameters
+
+
+def test_deit_tiny_is_the_standard_one_and_not_the_official_codes():
+    standard = 5_717_416  # DeiT-Ti with 3 heads, patch 16, at 224 pixels
+    official = 7_479_976
+    net = encoder("deit_tiny", 224)
+    assert parameters(net) + 193_000 == standard
+    assert {layer.num_heads for layer in net.encoder.layers} == {3}
+    # The official code doubles the heads (3 * 192^2 + 192^2 more weights a layer) and has no biases on q, k and v.
+    assert official - standard == 12 * (4 * 192**2 - 3 * 192)
+    assert ENCODERS["deit_tiny"].paper_parameters == official
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "efficientnet_b0", "mobilenet_v3_large"])
+def test_the_imagenet_stem_is_torchvisions_network_from_the_same_seed(name):
+    ours = encoder(name).eval()
+    torch.manual_seed(0)
+    theirs = getattr(torchvision.models, name)(weights=None).eval()
+    state = theirs.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in ours.state_dict().items())
+    head = theirs.fc if name == "resnet18" else theirs.classifier[-1]
+    x = images(2)
+    torch.testing.assert_close(head(ours(x)), theirs(x))
+
+
+def test_resnet_features_are_never_negative_and_the_others_are_signed():
+    x = images(8)
+    for name in NETWORKS:
+        h = encoder(name)(x)  # training mode: BatchNorm normalises by the batch
+        assert (h.min() < 0) == (not name.startswith("resnet")), name
+
+
+def test_pixels_are_the_image_itself():
+    x = images(2)
+    assert torch.equal(encoder("pixels")(x), x.reshape(2, -1))
+    assert parameters(encoder("pixels")) == 0
+
+
+def test_every_batchnorm_has_momentum_one_tenth_and_keeps_its_eps():
+    for name, eps in {"mobilenet_v3_small": 1e-3, "mobilenet_v3_large": 1e-3, "efficientnet_b0": 1e-5,
+                      "resnet18": 1e-5, "resnet50": 1e-5}.items():
+        norms = [m for m in encoder(name).modules() if isinstance(m, nn.BatchNorm2d)]
+        assert norms and {(m.momentum, m.eps) for m in norms} == {(0.1, eps)}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_eval_mode_has_no_randomness_and_only_dropout_and_stochastic_depth_have_any_in_training(name):
+    net, x = encoder(name), images(4)
+    with torch.no_grad():
+        random = not torch.equal(net(x), net(x))
+        net.eval()
+        assert torch.equal(net(x), net(x))
+    assert random == (name.startswith(("mobilenet", "efficientnet")))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_width_multiplies_the_channels_of_a_resnet(name):
+    full = encoder(name)
+    for width in (0.25, 0.5, 2.0):
+        net = encoder(name, width=width)
+        assert net.dim == width * full.dim == net(images(2)).shape[1]
+        # Closed form: each convolution scales with its inputs (but for the image's 3) and with its outputs.
+        scaled = sum(round(p.numel() * width ** (1 if p.dim() == 1 or p.shape[1] == 3 else 2))
+                     for p in full.parameters())
+        assert parameters(net) == scaled
+        assert {m.eps for m in net.modules() if isinstance(m, nn.BatchNorm2d)} == {1e-5}
+    for stem, kernel in (("imagenet", 49), ("cifar", 9)):
+        std = encoder(name, stem=stem, width=0.5).conv1.weight.std().item()
+        assert std == pytest.approx(math.sqrt(2 / (kernel * 32)), rel=0.1)  # kaiming, fan_out
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (dict(name="resnet81"), "encoder must be one of .*'resnet81'; did you mean 'resnet18'"),
+    (dict(name="resnet18", stem="cifr"), "stem must be one of .*'cifr'; did you mean 'cifar'"),
+    (dict(name="resnet18", width=0), "width must be greater than 0, not 0"),
+    (dict(name="resnet18", width=float("nan")), "width must be greater than 0"),
+    (dict(name="deit_tiny", width=0.5), "width must be 1.0 for deit_tiny, not 0.5; resnet18 and resnet50"),
+    (dict(name="deit_tiny", size=34), "size must be divisible by deit_tiny's patch .8 for stem 'imagenet'., not 34"),
+    (dict(name="deit_tiny", size=30, stem="cifar"), "patch .4 for stem 'cifar'., not 30"),
+    (dict(name="resnet18", size=4), "size must be at least 8"),
+])
+def test_bad_arguments_of_an_encoder_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        encoder(**arguments)
+
+
+# --- projectors -------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("dim, simple, wide", [(1024, 1.18, 2.36), (192, 0.06, 0.12), (1280, 1.80, 3.61),
+                                               (512, 0.33, 0.66), (2048, 4.46, 8.92)])
+def test_simple_and_wide_projectors_have_the_official_codes_number_of_parameters(dim, simple, wide):
+    assert round(parameters(projector("simple", dim)) / 1e6, 2) == simple
+    assert round(parameters(projector("wide", dim)) / 1e6, 2) == wide
+
+
+def test_projectors_have_the_layers_that_their_names_say():
+    def linears(kind, **kwargs):
+        return [(m.in_features, m.out_features, m.bias is not None)
+                for m in projector(kind, 8, 3, **kwargs) if isinstance(m, nn.Linear)]
+
+    assert linears("linear") == linears("linear", bn=True) == [(8, 3, True)]
+    assert linears("simple") == linears("dropout") == [(8, 8, True), (8, 3, True)]
+    assert linears("wide") == linears("mlp16") == [(8, 16, True), (16, 3, True)]
+    assert linears("deep") == [(8, 8, True), (8, 8, True), (8, 3, True)]
+    assert linears("deep", bn=True) == [(8, 8, False), (8, 8, False), (8, 3, True)]
+    assert [type(m).__name__ for m in projector("dropout", 8, bn=True)] == [
+        "Linear", "BatchNorm1d", "ReLU", "Dropout", "Linear"]
+    assert not any(isinstance(m, nn.BatchNorm1d) for kind in PROJECTORS for m in projector(kind, 8))
+    assert projector("mlp2048", 8)(torch.randn(5, 8)).shape == (5, 128)
+
+
+@pytest.mark.parametrize("kind, nearest", [("widee", "wide"), ("mlp", "mlp2048"), ("mlp0", "mlp2048")])
+def test_an_unknown_projector_is_answered_with_the_nearest_name(kind, nearest):
+    with pytest.raises(ValueError, match=f"projector must be one of .*{kind!r}; did you mean '{nearest}'"):
+        projector(kind, 8)
+
+
+# --- split BatchNorm --------------------------------------------------------------------------------------------------
+
+def chunk_by_chunk(net, x, splits):
+    """BatchNorm net run on each chunk alone from the same start: outputs, and the average of the moved statistics."""
+    copies = [copy.deepcopy(net) for _ in range(splits)]
+    outputs = torch.cat([one(chunk) for one, chunk in zip(copies, x.split(len(x) // splits), strict=True)])
+    statistics = {key: sum(one.state_dict()[key] for one in copies) / splits for key in net.state_dict()}
+    return outputs, statistics, copies
+
+
+@pytest.mark.parametrize("shape, norm", [((8, 5, 3, 3), nn.BatchNorm2d), ((8, 5), nn.BatchNorm1d)])
+@pytest.mark.parametrize("splits", [2, 4])
+def test_split_batchnorm_is_a_loop_over_chunks_forward_backward_and_in_its_statistics(shape, norm, splits):
+    net, x = norm(5), 3 * torch.randn(shape) + torch.arange(8.0).view(-1, *[1] * (len(shape) - 1))
+    nn.init.normal_(net.weight), nn.init.normal_(net.bias)
+    x0, x1, weight = x.clone().requires_grad_(), x.clone().requires_grad_(), torch.randn(shape)
+    expected, statistics, copies = chunk_by_chunk(net, x0, splits)
+    split = split_batchnorm(copy.deepcopy(net), splits)
+    z = split(x1)
+    (expected * weight).sum().backward(), (z * weight).sum().backward()
+    torch.testing.assert_close(z, expected)
+    torch.testing.assert_close(x1.grad, x0.grad)
+    torch.testing.assert_close(split.weight.grad, sum(one.weight.grad for one in copies))
+    torch.testing.assert_close(split.bias.grad, sum(one.bias.grad for one in copies))
+    for key, value in split.state_dict().items():
+        torch.testing.assert_close(value, statistics[key].to(value.dtype))
+    assert split.num_batches_tracked == 1
+    assert not torch.allclose(z, net(x), atol=0.1)  # plain BatchNorm is something else
+
+
+def test_split_batchnorm_sees_contiguous_chunks():
+    x = images(4, 8)
+    moved = x.clone()
+    moved[2:] = 100 * moved[2:] + 7
+    net = split_batchnorm(toy(), 2)[:2]
+    assert torch.equal(net(x)[:2], net(moved)[:2])  # the first half does not notice the second
+
+
+def test_one_split_and_eval_mode_are_plain_batchnorm():
+    plain = encoder("resnet18", width=0.25)
+    one, eight = split_batchnorm(copy.deepcopy(plain), 1), split_batchnorm(copy.deepcopy(plain), 8)
+    assert [type(m) for m in one.modules()] == [type(m) for m in plain.modules()]
+    assert [*eight.state_dict()] == [*plain.state_dict()]
+    x = images(16)
+    assert torch.equal(plain.eval()(x), eight.eval()(x))
+    assert torch.equal(plain.train()(x), one(x))
+    assert not torch.allclose(plain(x), eight.train()(x))
+    assert torch.equal(plain(x), split_batchnorm(eight, 1)(x))
+
+
+def test_split_batchnorm_works_in_whole_networks_and_keeps_channels_last():
+    net = split_batchnorm(encoder("mobilenet_v3_small"), 2).to(memory_format=torch.channels_last)
+    outputs = []
+    for m in net.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.register_forward_hook(lambda module, args, out: outputs.append(out))
+    net(images(8, 64).to(memory_format=torch.channels_last)).sum().backward()
+    assert outputs and all(out.is_contiguous(memory_format=torch.channels_last) for out in outputs)
+    assert all(p.grad is not None for p in net.parameters())
+    assert copy.deepcopy(net)(images(4)).shape == (4, 1024)
+
+
+def test_a_batch_that_does_not_divide_into_splits_is_an_error():
+    with pytest.raises(ValueError, match=r"splits must divide the batch \(6 images\), not 4"):
+        split_batchnorm(toy(), 4)(images(6))
+    with pytest.raises(ValueError, match="splits must be at least 1, not 0"):
+        split_batchnorm(toy(), 0)
+
+
+# --- calibration ------------------------------------------------------------------------------------------------------
+
+def test_calibrated_statistics_are_those_of_the_whole_set():
+    net, x = toy(), 2 * images(24, 8) + 1
+    net[1].running_mean.fill_(9), net[1].running_var.fill_(9)
+    maps = net[0](x).detach()
+    calibrate_batchnorm(net, [x])
+    torch.testing.assert_close(net[1].running_mean, maps.mean((0, 2, 3)))
+    torch.testing.assert_close(net[1].running_var, maps.var((0, 2, 3)))
+    calibrate_batchnorm(net, iter(x.split(8)))  # the batches' variances are averaged, the means are the set's
+    torch.testing.assert_close(net[1].running_mean, maps.mean((0, 2, 3)))
+    torch.testing.assert_close(net[1].running_var, sum(m.var((0, 2, 3)) for m in maps.split(8)) / 3)
+
+
+def test_calibration_leaves_momentum_modes_weights_and_gradients_and_uses_whole_batches_when_split():
+    net, x = split_batchnorm(toy(), 8), images(10, 8)  # 10 does not divide by 8
+    net[1].momentum = 0.3
+    net[0].eval()
+    weight = net[0].weight.clone()
+    calibrate_batchnorm(net, [x])
+    assert net[1].momentum == 0.3 and net[1].splits == 8
+    assert [m.training for m in net] == [False, True, True, True]
+    assert torch.equal(net[0].weight, weight) and net[0].weight.grad is None
+    torch.testing.assert_close(net[1].running_var, net[0](x).var((0, 2, 3)))
+
+
+def test_calibration_has_dropout_and_stochastic_depth_off():
+    net, other, x = encoder("efficientnet_b0"), encoder("efficientnet_b0"), images(8)
+    other.load_state_dict(net.state_dict())
+    a, b = (calibrate_batchnorm(n, [x]).state_dict() for n in (net, other))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_calibration_makes_embeddings_vary_where_a_small_momentum_leaves_one_point():
+    x = images(64)
+
+    def spread(net):  # standard deviation over images, relative to the size of h
+        with torch.no_grad():
+            h = net.eval()(x)
+        return (h.std(0).norm() / h.norm(dim=1).mean()).item()
+
+    net = encoder("mobilenet_v3_small")
+    for m in net.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.momentum = 0.01  # torchvision's
+    with torch.no_grad():
+        for batch in x.split(16):
+            net(batch)
+    assert spread(net) < 0.01
+    assert spread(calibrate_batchnorm(net, x.split(16))) > 0.2
+
+
+def test_calibration_leaves_encoders_without_batchnorm_alone_and_wants_a_batch_from_the_others():
+    for name in ("deit_tiny", "pixels"):
+        net = encoder(name)
+        assert calibrate_batchnorm(net, None) is net and net.training
+    with pytest.raises(ValueError, match="batches must hold at least one batch"):
+        calibrate_batchnorm(toy(), [])
+
+
+# --- costs ------------------------------------------------------------------------------------------------------------
+
+def test_multiply_adds_are_the_published_ones_and_the_closed_form_of_a_transformer():
+    assert multiply_adds("resnet18") == pytest.approx(1.81e9, rel=0.005)
+    assert multiply_adds("resnet50") == pytest.approx(4.09e9, rel=0.005)
+    assert multiply_adds("mobilenet_v3_small") + 1_024_000 == pytest.approx(56.5e6, rel=0.01)
+    t, d = 14**2 + 1, 192  # tokens with the class token, width
+    assert multiply_adds("deit_tiny") == 12 * (12 * t * d**2 + 2 * t**2 * d) + 14**2 * 768 * d
+    assert multiply_adds("pixels") == 0
+    assert multiply_adds("resnet18", 32, "cifar") == pytest.approx(0.556e9, rel=0.01)
+    assert multiply_adds("resnet18", width=0.5) < multiply_adds("resnet18") / 3
+
+
+def test_the_table_says_where_our_encoders_differ():
+    rows = table().set_index("name")
+    assert [*rows.index] == [*SMALL, LARGE]
+    assert rows["dim"].to_dict() == DIMS
+    assert [*rows.index[rows["parameters"] != rows["paper_parameters"]]] == ["deit_tiny"]
+    assert (rows["parameters"] - rows["backbone_parameters"] == 1000 * (rows["dim"] + 1)).all()
+    assert rows["differences"].str.len().gt(0).all()
+    assert table(32)["multiply_adds"].max() < 1e8
