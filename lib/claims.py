@@ -150,7 +150,7 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
         raise ValueError(f"profile {profile}: runs of definitions {sorted(t.definition.unique())} in one table; train the old ones anew")
     rows, empty = [], pd.DataFrame(columns=["arch"])
     arms = _baseline(t) if len(t) else empty
-    before = t[(t.epochs == 0) & (t.width == 1)] if len(t) else empty
+    before = _same(t[(t.epochs == 0) & (t.width == 1)], arms, ["data", "limit", "stem", "standardize"]) if len(t) else empty
     large = arms[arms.arch == reference]
     for arch in architectures:
         a, u = arms[arms.arch == arch].sort_values("seed"), before[before.arch == arch].sort_values("seed")
@@ -164,11 +164,11 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
         rows.append(_row("pretext_learned", profile, arch, *gain, len(paired), solved, runs))
         *effect, verdict = equivalence(a.instdisc_dsd_top1_train, a.instdisc_dsd_top1_test, a.instances_test.iloc[0])
         rows.append(_row("no_overfitting", profile, arch, *effect, len(a), verdict if solved == SUPPORTED else UNDECIDED, runs))
-        if large.empty:
+        coarse, fine = (f"homogeneity_k{f * int(a.classes.iloc[0])}" for f in (1, FINEST))
+        if large.empty or fine not in t or pd.concat([a[fine], large[fine]]).isna().any():   # too few images for so many clusters
             rows += [_row(c, profile, arch, np.nan, np.nan, np.nan, 0, NOT_TESTED, [])
                      for c in ("over_clustered_paper", "over_clustered_centred", "over_clustered")]
             continue
-        coarse, fine = (f"homogeneity_k{f * int(a.classes.iloc[0])}" for f in (1, FINEST))
         pure = large[coarse].mean()
         pairs = {"over_clustered_paper": [(x.intra_class_d_test, -x.uniformity_d_test) for x in (a, large)],
                  "over_clustered_centred": [(x.intra_class_d_test_centred, -x.uniformity_d_test_centred) for x in (a, large)],
@@ -191,19 +191,29 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def _same(t, like, columns):
+    """The rows of t that agree with the first row of `like` in these columns."""
+    return t[(t[columns].astype(str) == like[columns].astype(str).iloc[0]).all(axis=1)] if len(t) and len(like) else t
+
+
+RECIPE = ["data", "limit", "stem", "tau", "queue", "m", "projector", "projector_bn", "symmetric", "epochs", "batch_size",
+          "crop_min", "jitter", "jitter_p", "grayscale_p", "blur_p", "standardize"]
+
+
 def _baseline(t):
     """The baseline arm: MoCo v2 at full width and the profile's most frequent recipe."""
     t = t[(t.method == "moco") & (t.width == 1) & (t.epochs > 0) & (t.evaluation == "full")]
-    recipe = ["data", "limit", "stem", "tau", "queue", "m", "projector", "symmetric", "epochs", "batch_size", "crop_min"]
     if t.empty:
         return t
-    key = t[recipe].astype(str).agg("|".join, axis=1)
+    key = t[RECIPE].astype(str).agg("|".join, axis=1)
     return t[key == key.mode().iloc[0]]
 
 
 def _size(t, profile, large):
-    wide = t[(t.arch == "resnet18") & (t.method == "moco") & (t.epochs > 0) & (t.evaluation == "full")] if len(t) else t
-    if not len(wide) or wide.width.nunique() < 3 or large.empty:
+    wide = t
+    if len(t):
+        wide = _same(t[(t.arch == "resnet18") & (t.method == "moco") & (t.epochs > 0) & (t.evaluation == "full")], large, RECIPE)
+    if not len(wide) or wide.width.nunique() < 3 or large.empty or f"homogeneity_k{int(large.classes.iloc[0])}" not in wide:
         return _row("size_not_architecture", profile, "", np.nan, np.nan, np.nan, 0, NOT_TESTED, [])
     pure = large[f"homogeneity_k{int(large.classes.iloc[0])}"].mean()
     fit = stats.linregress(np.log2(wide.width), completeness_at(wide, pure))

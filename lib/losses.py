@@ -11,7 +11,8 @@ def moco_logits(query, key, queue, tau):
     """
     query, key = F.normalize(query.float(), dim=1), F.normalize(key.float(), dim=1)
     positive = (query * key).sum(1, keepdim=True)                          # (N, 1)
-    negatives = query @ queue.float().T                                    # (N, K)
+    with torch.autocast(query.device.type, enabled=False):                 # bf16 would blur the negatives alone, by 1/256
+        negatives = query @ queue.float().T                                # (N, K)
     return torch.cat([positive, negatives], dim=1) / tau
 
 

@@ -61,22 +61,27 @@ def calibrate(encoder, data, viewer):
     """Re-estimate BatchNorm's statistics on the first CALIBRATION training images, un-augmented."""
     rows = torch.arange(min(CALIBRATION, len(data.train.labels)))
     device = next((p.device for p in encoder.parameters()), torch.device("cpu"))
-    models.calibrate_batchnorm(encoder, (viewer.original(data.train.images[i], i).to(device) for i in rows.split(512)))
+    batches = rows.chunk(-(-len(rows) // 512))                             # of one size: never a last one of a single image
+    models.calibrate_batchnorm(encoder, (viewer.original(data.train.images[i], i).to(device) for i in batches))
 
 
 def instance_metrics(d, sd1, sd2, labels, mean, suffix):
-    """The paper's measures of one side: h of originals `d` and of two views (N, D) each -> {name: number}."""
+    """The paper's measures of one side: h of originals `d` and of two views (N, D) each -> {name: number}.
+
+    D-SD: an original against its own view and the other originals; SD-SD: view 1 against view 2 and the other views 1.
+    """
     out = {}
     for tag, norm in (("", metrics.unit), ("_centred", lambda h: metrics.centre(h, mean))):
         x, x1, x2 = norm(d), norm(sd1), norm(sd2)
-        ranks = {"dsd": metrics.instance_discrimination(x, x1, x), "sdsd": metrics.instance_discrimination(x1, x2, x1)}
-        for mode, rank in ranks.items():
-            out |= {f"instdisc_{mode}_top{k}_{suffix}{tag}": (rank < k).double().mean().item() for k in range(1, 6)}
-        out[f"alignment_dsd_{suffix}{tag}"] = metrics.alignment(x, x1).mean().item()
-        out[f"alignment_sdsd_{suffix}{tag}"] = metrics.alignment(x1, x2).mean().item()
+        pairs = {"dsd": (x, x1, x)} | ({"sdsd": (x1, x2, x1)} if not tag else {})
+        for mode, (query, key, negatives) in pairs.items():
+            rank = metrics.instance_discrimination(query, key, negatives)
+            out |= {f"instdisc_{mode}_top{k}_{suffix}{tag}": accuracy for k, accuracy in metrics.topk_accuracy(rank).items()}
+            out[f"alignment_{mode}_{suffix}{tag}"] = metrics.alignment(query, key).mean().item()
         for domain, y in (("d", x), ("sd", x1)):
-            out[f"uniformity_{domain}_{suffix}{tag}"] = metrics.uniformity(y)
-            out[f"uniformity_official_{domain}_{suffix}{tag}"] = metrics.uniformity_official(y, seed=0)
+            if domain == "d" or not tag:
+                out[f"uniformity_{domain}_{suffix}{tag}"] = metrics.uniformity(y)
+            out[f"uniformity_official_{domain}_{suffix}{tag}"] = metrics.uniformity_official(y, seed=0, batch_size=min(128, len(y)))
             out[f"intra_class_{domain}_{suffix}{tag}"] = metrics.intra_class_alignment(y, labels)
             out[f"intra_over_all_{domain}_{suffix}{tag}"] = metrics.intra_over_all(y, labels)
     return out
@@ -153,7 +158,7 @@ def evaluate(encoder, data, config):
     y = {name: getattr(data, name).labels for name in everything}
     mean, classes = h["train"].mean(0), len(data.classes)
 
-    out = {"images_train": len(y["train"]), "images_test": len(y["test"]), "classes": classes, "dim": h["train"].shape[1]}
+    out = {"images_train": len(y["train"]), "images_test": len(y["test"]), "classes": classes, "dim_h": h["train"].shape[1]}
     per_class = min(int(y[side].bincount().min()) for side in ("train", "test"))
     for side in ("train", "test"):                                         # the same number and class balance on both sides
         rows = balanced(y[side], min(INSTANCES, per_class * classes))
@@ -173,9 +178,8 @@ def evaluate(encoder, data, config):
     out |= {"effective_rank_test": metrics.effective_rank(h["test"]), "spread_test": metrics.collapse(h["test"])}
 
     ks = [k for k in (classes * f for f in (1, 2, 4, 8, 16)) if k <= len(y["test"]) // 5]
-    for tag, x in (("", metrics.unit(h["test"])), ("_centred", metrics.centre(h["test"], mean))):
-        for row in metrics.cluster_structure(x, y["test"], ks, seed=0, restarts=2):
-            out |= {f"{name}_k{row['k']}{tag}": row[name] for name in ("homogeneity", "completeness")}
+    for row in metrics.cluster_structure(h["test"], y["test"], ks, seed=0, restarts=1):
+        out |= {f"{name}_k{row['k']}": row[name] for name in ("homogeneity", "completeness")}
     if data.test.factors and int(y["test"].bincount().min()) >= FACTOR_IMAGES:
         scores = metrics.factor_ami(h["test"], y["test"], data.test.factors, min_images=FACTOR_IMAGES)
         out |= {f"ami_{name}": score["mean"] for name, score in scores.items()}

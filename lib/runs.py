@@ -40,6 +40,21 @@ SHOWN = {"method": "{}", "width": "w{:g}", "tau": "tau{:g}", "queue": "K{}", "pr
          "lr": "lr{:g}", "epochs": "{}ep"}     # what a slug may show; tau, lr and epochs always
 
 
+REQUIRED = ("config.json", "history.csv", "metrics.json", "provenance.json")
+
+
+def _git(*args):
+    try:
+        answer = subprocess.run(["git", "-C", ROOT, *args], capture_output=True, text=True)
+    except OSError:
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+# The code that runs is the code that was imported, whatever is committed while it trains.
+COMMIT, CHANGES = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "lib")
+
+
 class BrokenRun(RuntimeError):
     """A stored run that cannot be trusted: a file is missing, cut short or edited."""
 
@@ -76,13 +91,15 @@ def slug(config):
     """What a person wants to see: `mobilenet_v3_small-tau0.2-lr0.002-8ep-seed0`."""
     shown = [form.format(getattr(config, name)) for name, form in SHOWN.items()
              if name in ("tau", "lr", "epochs") or getattr(config, name) != PretrainConfig.__dataclass_fields__[name].default]
+    if config.method == "supervised":                                      # it has no temperature, queue or projector
+        shown = [form.format(getattr(config, name)) for name, form in SHOWN.items() if name in ("method", "lr", "epochs")]
     if config.epochs == 0:
         shown = ["untrained"]
     return "-".join([config.arch, *shown, f"seed{config.seed}"])
 
 
-def folder(config, profile, store=STORE):
-    return Path(store) / profile / f"{slug(config)}-{run_id(config)}"
+def folder(config, profile, store=None):
+    return Path(store or STORE) / profile / f"{slug(config)}-{run_id(config)}"
 
 
 def untrained(config):
@@ -99,23 +116,30 @@ def load_data(name, limit=None, device="cpu"):
 def load(path):
     """The run stored at `path`. Raises BrokenRun, naming the file, where a checksum does not hold."""
     path = Path(path)
-    for name in ("SHA256SUMS", "config.json", "history.csv", "metrics.json", "provenance.json"):
+    for name in ("SHA256SUMS", *REQUIRED):
         if not (path / name).is_file():
             raise BrokenRun(f"{path}: {name} is missing; move the folder aside and run again to train it anew")
-    for line in (path / "SHA256SUMS").read_text().splitlines():
-        expected, name = line.split("  ", 1)
-        if (path / name).is_file() and _sha256(path / name) != expected:
+    lines = (path / "SHA256SUMS").read_text(errors="replace").splitlines()
+    expected = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
+    for name in dict.fromkeys([*REQUIRED, *expected]):
+        if name not in expected:
+            raise BrokenRun(f"{path}: SHA256SUMS was edited or cut short (it has no line for {name}); "
+                            "move the folder aside and run again to train it anew")
+        if (path / name).is_file() and _sha256(path / name) != expected[name]:
             raise BrokenRun(f"{path}: {name} was edited or cut short (its checksum is not the one in SHA256SUMS); "
                             "move the folder aside and run again to train it anew")
     stored = json.loads((path / "config.json").read_text())
-    if stored.pop("definition") != DEFINITION:
+    if stored.pop("definition", None) != DEFINITION:
         raise BrokenRun(f"{path}: made under another definition of the metrics than today's ({DEFINITION}); "
                         "delete the folder and run again")
-    return Run(path, PretrainConfig(**stored), json.loads((path / "metrics.json").read_text()),
+    config = PretrainConfig(**stored)
+    if not path.name.endswith(run_id(config)):
+        raise BrokenRun(f"{path}: config.json is not the configuration that the folder is named after (its id is {run_id(config)})")
+    return Run(path, config, json.loads((path / "metrics.json").read_text()),
                pd.read_csv(path / "history.csv"), json.loads((path / "provenance.json").read_text()))
 
 
-def run_or_load(config, profile, store=STORE, device=None, progress=True):
+def run_or_load(config, profile, store=None, device=None, progress=True):
     """The stored run of `config`, trained first if it is not there. One process trains, others that want it wait.
 
     A run is written aside and renamed when whole. Raises BrokenRun for a stored run that was damaged.
@@ -124,7 +148,7 @@ def run_or_load(config, profile, store=STORE, device=None, progress=True):
     if path.exists():
         return load(path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    locks = Path(store) / ".locks"
+    locks = Path(store or STORE) / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / f"{profile}-{run_id(config)}.lock"):
         if path.exists():
@@ -132,9 +156,12 @@ def run_or_load(config, profile, store=STORE, device=None, progress=True):
         partial = path.with_name(f".{path.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        _train(config, partial, device, f"{profile}/{slug(config)}" if progress else None)
-        os.replace(partial, path)
-    return load(path)
+        try:
+            _train(config, partial, device, f"{profile}/{slug(config)}" if progress else None)
+            os.replace(partial, path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return load(path)                                                      # what a reader will get, checked at once
 
 
 def _train(config, path, device, label):
@@ -148,7 +175,7 @@ def _train(config, path, device, label):
         metrics, embeddings = probe.evaluate(method.encoder, data, config)
         np.savez_compressed(path / "embeddings.npz", **embeddings)
     else:
-        metrics = {name: value for name, value in history[-1].items() if name != "epoch"}
+        metrics = {name: value for name, value in history[-1].items() if name not in ("epoch", "lr")}  # lr: the config's
     state = {k: v.half() if v.dtype == torch.float32 else v for k, v in method.encoder.state_dict().items()}
     save_file({k: v.contiguous().cpu() for k, v in state.items()}, path / "encoder.safetensors")
     (path / "config.json").write_text(json.dumps(asdict(config) | {"definition": DEFINITION}, indent=1) + "\n")
@@ -173,26 +200,23 @@ def _sha256(path):
 
 def provenance(device):
     """Where and by what a run is made; outside the id and outside every comparison."""
-    def git(*args):
-        answer = subprocess.run(["git", "-C", ROOT, *args], capture_output=True, text=True)
-        return answer.stdout.strip() if answer.returncode == 0 else None
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
                platform.processor()) if os.path.exists("/proc/cpuinfo") else platform.processor()
     memory = torch.cuda.max_memory_allocated() if device == "cuda" else \
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "lib")),
+    return {"commit": COMMIT, "dirty": bool(CHANGES),
             "date": time.strftime("%Y-%m-%d", time.gmtime()), "python": platform.python_version(),
             "torch": torch.__version__, "torchvision": version("torchvision"), "numpy": np.__version__,
             "scikit-learn": version("scikit-learn"), "device": torch.cuda.get_device_name() if device == "cuda" else cpu,
             "cores": os.cpu_count(), "threads": torch.get_num_threads(), "peak_memory_mb": round(memory / 2 ** 20)}
 
 
-def paths(profile, store=STORE):
+def paths(profile, store=None):
     """The folders of a profile's finished runs."""
-    return sorted(p.parent for p in Path(store).glob(f"{profile}/[!.]*/config.json"))
+    return sorted(p.parent for p in Path(store or STORE).glob(f"{profile}/[!.]*/config.json"))
 
 
-def table(*profiles, store=STORE):
+def table(*profiles, store=None):
     """One row per stored run: profile, run, every field of its configuration, every metric, commit, device, seconds.
 
     A folder that cannot be trusted raises BrokenRun.

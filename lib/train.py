@@ -50,7 +50,11 @@ class PretrainConfig:
     evaluation: str = "full"        # full, or val: a run that chooses hyper-parameters and never touches the test images
 
     def __post_init__(self):
-        object.__setattr__(self, "jitter", tuple(float(x) for x in self.jitter))
+        try:
+            brightness, contrast, saturation, hue = map(float, self.jitter)
+        except (TypeError, ValueError):
+            raise ValueError(f"jitter = {self.jitter!r}; allowed: four numbers (brightness, contrast, saturation, hue)") from None
+        object.__setattr__(self, "jitter", (brightness, contrast, saturation, hue))
         for f in fields(self):                                             # 1 -> 1.0, so that equal configs have equal ids
             value = getattr(self, f.name)
             if f.type is float and isinstance(value, int) and not isinstance(value, bool):
@@ -68,7 +72,9 @@ class PretrainConfig:
                 ("tau", "> 0", lambda x: 0 < x < math.inf), ("m", "0 to 1", lambda x: 0 <= x <= 1),
                 ("lr", "> 0", lambda x: 0 < x < math.inf), ("weight_decay", ">= 0", lambda x: 0 <= x < math.inf),
                 ("warmup_epochs", "0 to epochs", lambda x: 0 <= x <= max(self.epochs, 0)),
-                ("width", "> 0", lambda x: 0 < x < math.inf), ("limit", "None or >= 2", lambda x: x is None or x >= 2)]:
+                ("width", "> 0", lambda x: 0 < x < math.inf), ("limit", "None or >= 2", lambda x: x is None or x >= 2),
+                ("crop_min", "above 0, at most 1", lambda x: 0 < x <= 1), *((name, "0 to 1", lambda x: 0 <= x <= 1)
+                                                                       for name in ("jitter_p", "grayscale_p", "blur_p"))]:
             value, kind = getattr(self, name), self.__dataclass_fields__[name].type
             right_type = isinstance(value, float) if kind is float else \
                 value is None or isinstance(value, int) and not isinstance(value, bool)
@@ -100,7 +106,7 @@ class PretrainConfig:
     def check(self, data):
         """Raise ValueError where this configuration cannot run on `data` (a lib.data.Data)."""
         images = len(data.train.labels)
-        if self.batch_size > images:
+        if self.epochs and self.batch_size > images:
             raise ValueError(f"batch_size = {self.batch_size} is larger than the {images} training images of {data.name}; "
                              f"allowed: 2 to {images}")
         if self.method == "moco" and self.epochs and self.queue >= images:
@@ -111,7 +117,7 @@ class PretrainConfig:
 def cosine_lr(step, total_steps, warmup_steps, peak):
     """Learning rate of `step` (0-based): linear to `peak` over warmup_steps, then half a cosine that reaches 0 at total_steps."""
     if step < warmup_steps:
-        return peak * (step + 1) / warmup_steps
+        return peak * min(1.0, (step + 1) / warmup_steps)                  # min: warmup_steps need not be whole
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, total_steps - warmup_steps)))
 
 
@@ -130,8 +136,8 @@ def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=No
 
     monitor(encoder, epoch) -> dict is merged into the epoch's row (epoch 0: before training). stop_after ends early without
     changing the schedule. Every random number is a function of (seed, epoch, image, operation), so two configurations that
-    differ in one thing see the same images, order and crops. label: of the progress bar; None shows none. Raises FloatingPointError on a non-finite loss or gradient,
-    RuntimeError on collapsed projections.
+    differ in one thing see the same images, order and crops. label: of the progress bar; None shows none.
+    Raises FloatingPointError on a non-finite loss or gradient, RuntimeError on collapsed projections.
     """
     config.check(data)
     method = build(config, data).to(device)

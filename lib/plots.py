@@ -1,0 +1,559 @@
+"""One function per figure: tidy table in, matplotlib Axes out. And the house style, and the tables that stand beside figures.
+
+A tidy table has a row per run, as `lib.runs.table` gives it, with the column `arm` from `arms` (a history: a row per run and
+epoch). An encoder has one colour and one marker everywhere. Every seed is drawn: a dot, or a thin line; means are thick, bars are
+95 % intervals over seeds, dotted is chance, dashed and grey the paper's value. A function whose runs are missing draws a sentence
+that says so. Fractions come in, percent stands on the axes.
+"""
+import hashlib
+import os
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from scipy import stats
+
+from lib import claims, models
+
+WIDTH = 7.0         # inches: 672 px in the report
+# Okabe and Ito's colours, told apart by colour-blind readers; the large reference is black, raw pixels are grey
+PALETTE = ("#D55E00", "#CC79A7", "#009E73", "#E69F00", "#0072B2", "#000000", "#8C8C8C", "#56B4E9", "#A6761D")
+SHAPES = ("o", "D", "^", "s", "v", "P", "X", "<", ">")
+CLASSES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#D55E00", "#B7A800", "#882255", "#9B9B9B",
+           "#7A5CC9", "#7B4B23")
+PAPER = {"color": "0.45", "linestyle": (0, (5, 3)), "linewidth": 1.2}
+CHANCE = {"color": "0.45", "linestyle": ":", "linewidth": 1.4}
+CYCLIC, UMAP_IMAGES = ("orientation", "phase", "hue"), 2000
+PER_CLASS = (1, 2, 4, 8, 16)    # clusters a class of the k-means curves (lib.probe)
+NEIGHBOURS = (1, 3, 5, 9, 15, 25, 41, 61, 81, 101)
+
+
+def style():
+    """The house style, for the whole session; figures become SVG where a notebook shows them."""
+    sns.set_theme(context="paper", style="ticks", rc={
+        "figure.constrained_layout.use": True, "figure.dpi": 100, "savefig.dpi": 150, "svg.hashsalt": "lib", "axes.spines.top": False,
+        "axes.spines.right": False, "axes.grid": True, "grid.color": "0.92", "axes.titlelocation": "left", "axes.titlesize": 9.5,
+        "axes.labelsize": 9, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "legend.fontsize": 8.5, "legend.frameon": False})
+    try:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+        set_matplotlib_formats("svg")
+    except (ImportError, AttributeError):      # outside a notebook there is nothing to set
+        pass
+
+
+def colour(arch):
+    """The fixed colour of an encoder: its place in lib.models.ENCODERS."""
+    return PALETTE[list(models.ENCODERS).index(arch) % len(PALETTE)]
+
+
+def marker(arch):
+    return SHAPES[list(models.ENCODERS).index(arch) % len(SHAPES)]
+
+
+def label(arch):
+    return models.ENCODERS[arch].label
+
+
+def present(table):
+    """The encoders of a table, in the order of lib.models.ENCODERS."""
+    return [arch for arch in models.ENCODERS if len(table) and arch in set(table.arch)]
+
+
+def arms(table):
+    """The table with a column `arm`: trained (MoCo v2 at full width), untrained, supervised, width (other widths), pixels."""
+    narrow = np.where(table.epochs == 0, "untrained width", "width")
+    arm = np.where(table.width != 1, narrow, np.where(table.epochs == 0, "untrained",
+                   np.where(table.method == "supervised", "supervised", "trained")))
+    return table.assign(arm=np.where(table.arch == "pixels", "pixels", arm))
+
+
+# ---- tables ----
+
+def shown(values, scale=100, digits=1):
+    """Mean and 95 % interval over seeds as text: `81.2 [80.1, 82.3]`; the mean alone for one seed."""
+    mean, low, high = (scale * x for x in claims.interval(values))
+    return f"{mean:.{digits}f}" + ("" if np.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]")
+
+
+def summary(table, columns, scale=100, digits=1):
+    """Mean [95 % interval] per profile, encoder and arm: columns is heading -> column; scale 100 shows fractions in percent.
+
+    A trained encoder whose kNN (val) is not above its untrained self's is marked "not learned".
+    """
+    rows = []
+    for (profile, arm), part in table.groupby(["profile", "arm"], sort=False):
+        for arch in present(part):
+            t = part[part.arch == arch]
+            before = table[(table.profile == profile) & (table.arm == "untrained") & (table.arch == arch)]
+            failed = arm == "trained" and len(before) and not claims.learned(t, before)
+            rows.append({"profile": profile, "encoder": label(arch), "arm": "trained, not learned" if failed else arm, "seeds": len(t)}
+                        | {heading: shown(t[c], scale, digits) if c in t and t[c].notna().any() else "" for heading, c in columns.items()})
+    return pd.DataFrame(rows, columns=["profile", "encoder", "arm", "seeds", *columns]).set_index(["profile", "encoder", "arm"])
+
+
+def verdicts(ledger, *names):
+    """Rows of the ledger (claims.ledger) as a reader wants them, for the claims `names`.
+
+    Effects that are differences of fractions stand in points. "could have seen" is the smallest effect that these seeds could
+    have detected (claims.detectable: 95 % two-sided, power 80 %), computed from the interval.
+    """
+    rows = []
+    for row in ledger.itertuples():
+        name, _, arch = row.claim.partition("/")
+        if name not in names:
+            continue
+        points = name not in ("over_clustered_paper", "over_clustered_centred")
+        scale, digits = (100, 1) if points else (1, 3)
+        bars = "" if np.isnan(row.low) else f" [{scale * row.low:.{digits}f}, {scale * row.high:.{digits}f}]"
+        enough = row.n >= 2 and not np.isnan(row.low)
+        t80, t95 = stats.t.ppf([0.8, 0.975], row.n - 1) if enough else (np.nan, np.nan)
+        rows.append({"profile": row.profile, "claim": name, "encoder": label(arch) if arch else "all together",
+                     "effect [95 %]": "" if np.isnan(row.effect) else f"{scale * row.effect:+.{digits}f}{bars}",
+                     "unit": "points" if points else "squared distance", "seeds": row.n, "verdict": row.verdict,
+                     "could have seen": f"{scale * (row.high - row.low) / 2 * (1 + t80 / t95):.{digits}f}" if enough else ""})
+    return pd.DataFrame(rows).set_index(["profile", "claim", "encoder"])
+
+
+# ---- what figures share ----
+
+def _axes(ax, height=3.0, width=WIDTH):
+    return plt.subplots(figsize=(width, height))[1] if ax is None else ax
+
+
+def _grid(n, columns, height, **kwargs):
+    rows = -(-n // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, rows * height), squeeze=False, **kwargs)
+    for ax in axes.flat[n:]:
+        ax.set_axis_off()
+    return figure, axes
+
+
+def _missing(ax, sentence):
+    """An Axes that holds a sentence instead of a figure."""
+    ax = _axes(ax, height=0.5)
+    ax.set_axis_off()
+    ax.text(0, 0.5, sentence, transform=ax.transAxes, va="center", style="italic")
+    return ax
+
+
+def _runs(table, arm, *columns):
+    """The rows of an arm for which every column has a value; none where a column does not exist."""
+    if not len(table) or not set(columns) <= set(table):
+        return table.iloc[:0].assign(arm="") if "arm" not in table else table.iloc[:0]
+    return table[table.arm == arm].dropna(subset=list(columns))
+
+
+def _lines(part, x, y, ax, linestyle="-", **kwargs):
+    """One encoder's curves: a thin line per run, their mean thick."""
+    arch = part.arch.iloc[0]
+    for _, run in part.groupby("run"):
+        ax.plot(run[x], run[y], color=colour(arch), linewidth=0.7, alpha=0.4, linestyle=linestyle)
+    mean = part.groupby(x)[y].mean()
+    ax.plot(mean.index, mean, color=colour(arch), linewidth=1.8, linestyle=linestyle, marker=marker(arch), markersize=4, **kwargs)
+
+
+def _beside(ax, handles=None):
+    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _percent(axis):
+    axis.set_major_formatter(PercentFormatter(1, decimals=0))
+
+
+def _row(ax, values, y, arch, filled=True):
+    """Seeds as dots and their mean with its 95 % interval, at height y."""
+    mean, low, high = claims.interval(values)
+    face = colour(arch) if filled else "white"
+    ax.plot(values, y + np.linspace(-0.16, 0.16, len(values) + 2)[1:-1], linestyle="", marker="o", markersize=4, alpha=0.6,
+            markerfacecolor=face, markeredgecolor=colour(arch))
+    if not np.isnan(low):
+        ax.plot([low, high], [y, y], color=colour(arch), linewidth=1.6)
+    ax.plot([mean], [y], marker="|", markersize=13, markeredgewidth=2.2, color=colour(arch))
+
+
+def _rows(ax, archs):
+    ax.set_yticks(range(len(archs)), [label(arch) for arch in archs])
+    ax.set_ylim(len(archs) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+
+
+def dots(table, column, xlabel, ax=None, title="", chance=None, paper=None, percent=True):
+    """One number per run, a row per encoder: filled dots are trained runs, hollow ones untrained. paper: {encoder: value}."""
+    trained, before = _runs(table, "trained", column), _runs(table, "untrained", column)
+    archs = present(trained)
+    if not archs:
+        return _missing(ax, f"{title}: no trained runs with {column}.")
+    ax = _axes(ax, height=0.9 + 0.36 * len(archs))
+    for y, arch in enumerate(archs):
+        if arch in set(before.arch):
+            _row(ax, before[before.arch == arch][column], y, arch, filled=False)
+        _row(ax, trained[trained.arch == arch][column], y, arch)
+        if paper and arch in paper:
+            ax.plot([paper[arch]] * 2, [y - 0.42, y + 0.42], **PAPER)
+    _rows(ax, archs)
+    handles = [Line2D([], [], linestyle="", marker="o", color="0.3", label="trained"),
+               Line2D([], [], linestyle="", marker="o", color="0.3", markerfacecolor="white", label="untrained")][:1 + bool(len(before))]
+    if chance is not None:
+        ax.axvline(chance, **CHANCE)
+        handles.append(Line2D([], [], **CHANCE, label="chance"))
+    if paper and set(paper) & set(archs):
+        handles.append(Line2D([], [], **PAPER, label="paper"))
+    if percent:
+        _percent(ax.xaxis)
+    ax.set(xlabel=xlabel, title=title)
+    _beside(ax, handles)
+    return ax
+
+
+# ---- 01: the pretext task ----
+
+def views(rows, names, ax=None):
+    """Tiles: one column per image, one row per version of it. rows: {name: (n, 3, S, S) float}, each image scaled to its range."""
+    n, side = len(names), next(iter(rows.values())).shape[-1]
+    ax = _axes(ax, height=WIDTH / n * len(rows) + 1.0)
+    canvas = np.ones((len(rows) * (side + 2), n * (side + 2), 3))
+    for r, images in enumerate(rows.values()):
+        for c, image in enumerate(np.asarray(images)):
+            low, high = image.min(), image.max()
+            tile = ((image - low) / (high - low + 1e-6)).transpose(1, 2, 0)
+            canvas[r * (side + 2):r * (side + 2) + side, c * (side + 2):c * (side + 2) + side] = tile
+    ax.imshow(canvas, interpolation="nearest")
+    ax.set_xticks([c * (side + 2) + side / 2 for c in range(n)], names, rotation=45, ha="left", rotation_mode="anchor")
+    ax.set_yticks([r * (side + 2) + side / 2 for r in range(len(rows))], list(rows))
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.grid(False)
+    sns.despine(ax=ax, left=True, bottom=True)
+    return ax
+
+
+def loss(history, queue, ax=None, title=""):
+    """InfoNCE over the epochs, mean of each epoch; chance is log(K + 1) of the queue's K."""
+    history = history.dropna(subset=["loss"]) if "loss" in history else history.iloc[:0]
+    if history.empty:
+        return _missing(ax, f"{title}: no trained runs.")
+    ax = _axes(ax)
+    for arch in present(history):
+        _lines(history[history.arch == arch], "epoch", "loss", ax, label=label(arch))
+    ax.axhline(np.log(queue + 1), **CHANCE, label=f"chance, log({queue} + 1)")
+    ax.set(xlabel="epoch", ylabel="InfoNCE (nats)", title=title)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _beside(ax)
+    return ax
+
+
+def instance_discrimination(history, images, title="", paper=None):
+    """Top-1 over the epochs, a panel per encoder: solid on train, dashed held out, on `images` images a side; (rows, 3) Axes.
+
+    Epoch 0 is the untrained encoder; chance is 1/images. paper: {encoder: value}, of other images and another number of them.
+    """
+    history = history.dropna(subset=["instdisc_train", "instdisc_test"]) if "instdisc_test" in history else history.iloc[:0]
+    archs = present(history)
+    if not archs:
+        return np.array([[_missing(None, f"{title}: no trained runs.")]])
+    figure, axes = _grid(len(archs), 3, 2.1, sharex=True, sharey=True)
+    for ax, arch in zip(axes.flat, archs):
+        part = history[history.arch == arch]
+        _lines(part, "epoch", "instdisc_train", ax)
+        _lines(part, "epoch", "instdisc_test", ax, linestyle=(0, (3, 1.5)))
+        ax.axhline(1 / images, **CHANCE)
+        if paper and arch in paper:
+            ax.axhline(paper[arch], **PAPER)
+        ax.set_title(label(arch), color=colour(arch))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+        ax.tick_params(labelbottom=True)
+        ax.set_ylim(bottom=0)
+        _percent(ax.yaxis)
+    figure.supxlabel("epoch", fontsize=9)
+    figure.supylabel(f"top-1 among {images} images", fontsize=9)
+    handles = [Line2D([], [], color="0.2", label="train"), Line2D([], [], color="0.2", linestyle=(0, (3, 1.5)), label="held out"),
+               Line2D([], [], **CHANCE, label=f"chance, 1/{images}")]
+    if paper and set(paper) & set(archs):
+        handles.append(Line2D([], [], **PAPER, label="paper: ImageNet, 1/50,000"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    figure.suptitle(title, fontsize=9.5, x=0.01, ha="left")
+    return axes
+
+
+def generalisation_gap(table, ax=None, title=""):
+    """Top-1 on train minus held-out in points, a row per encoder, with claims.equivalence's interval and its margin shaded."""
+    columns = "instdisc_dsd_top1_train", "instdisc_dsd_top1_test"
+    trained = _runs(table, "trained", *columns)
+    archs = present(trained)
+    if not archs:
+        return _missing(ax, f"{title}: no trained runs.")
+    ax = _axes(ax, height=1.0 + 0.36 * len(archs))
+    margin = 100 * claims.MARGIN
+    ax.axvspan(-margin, margin, color="0.93", zorder=0, label=f"as good as equal: ±{margin:g} points")
+    ax.axvline(0, color="0.6", linewidth=0.8)
+    for y, arch in enumerate(archs):
+        train, test = (trained[trained.arch == arch][c].to_numpy() for c in columns)
+        effect, low, high, _ = claims.equivalence(train, test, trained[trained.arch == arch].instances_test.iloc[0])
+        _row(ax, 100 * (train - test), y, arch)
+        if not np.isnan(low):
+            ax.plot([100 * low, 100 * high], [y, y], color=colour(arch), linewidth=1.6)
+    _rows(ax, archs)
+    wide = max(2 * margin, *(abs(x) * 1.05 for x in ax.get_xlim()))
+    ax.set(xlabel="top-1, train minus held-out (points)", title=title, xlim=(-wide, wide))
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.32 if len(archs) < 4 else -0.2))
+    return ax
+
+
+# ---- 02: over-clustering ----
+
+def _cloud(points, ax, norm):
+    """Seeds small in the encoder's colour; means as markers, edge in that colour, face by accuracy, area by parameters."""
+    for arch in present(points):
+        t = points[points.arch == arch]
+        x, y = (claims.interval(t[c]) for c in ("uniformity", "intra_class"))
+        if len(t) > 1:
+            ax.plot(t.uniformity, t.intra_class, linestyle="", marker=".", color=colour(arch), alpha=0.6)
+            ax.plot(x[1:], [y[0]] * 2, [x[0]] * 2, y[1:], color=colour(arch), linewidth=1)
+        ax.scatter([x[0]], [y[0]], s=25 + 9 * t.parameters.iloc[0] / 1e6, c=[t.accuracy.mean()], cmap="viridis", norm=norm,
+                   marker=marker(arch), edgecolors=colour(arch), linewidths=1.6, zorder=3)
+
+
+def over_clustering(table, paper, parameters, title=""):
+    """Intra-class alignment against uniformity: the paper's encoders, ours raw, ours untrained, ours centred; (2, 2) Axes.
+
+    The further up and left, the more over-clustered in the paper's sense. paper: results/reference/paper_figure1.csv.
+    parameters: {encoder: number}. Colour is linear accuracy in the paper and kNN accuracy in ours.
+    """
+    ours = table.assign(parameters=table.arch.map(parameters), accuracy=table.get("knn_test"))
+    panels = {}
+    for name, arm, tag in (("ours, raw", "trained", ""), ("ours, untrained, raw", "untrained", ""), ("ours, centred", "trained", "_centred")):
+        columns = {f"uniformity_d_test{tag}": "uniformity", f"intra_class_d_test{tag}": "intra_class"}
+        panels[name] = _runs(ours, arm, *columns).rename(columns=columns).dropna(subset=["parameters"])
+    theirs = paper.rename(columns={"model": "arch"}).dropna(subset=["intra_class"])
+    theirs = theirs.assign(accuracy=theirs.linear_percent / 100, parameters=theirs.arch.map(parameters))
+    figure, axes = _grid(4, 2, 2.6)
+    norm = plt.Normalize(theirs.accuracy.min(), theirs.accuracy.max())
+    for arch in present(theirs):
+        both = theirs[theirs.arch == arch]
+        axes[0, 0].plot(both.uniformity, both.intra_class, color=colour(arch), linewidth=1)
+        improved = both[both.recipe == "improved"]
+        axes[0, 0].plot(improved.uniformity, improved.intra_class, linestyle="", marker="x", color=colour(arch), markersize=5)
+    _cloud(theirs[theirs.recipe == "baseline"], axes[0, 0], norm)
+    axes[0, 0].set_title("paper, ImageNet (cross: improved recipe)")
+    figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=axes[:, 0], format=PercentFormatter(1, 0), location="bottom",
+                    label="paper: linear top-1", shrink=0.8, aspect=30)
+    seen = pd.concat(list(panels.values()))
+    norm = plt.Normalize(seen.accuracy.min(), seen.accuracy.max()) if len(seen) else norm
+    for ax, (name, points) in zip((axes[0, 1], axes[1, 0], axes[1, 1]), panels.items()):
+        _cloud(points, ax, norm)
+        ax.set_title(name)
+        if points.empty:
+            ax.text(0.5, 0.5, "no runs", transform=ax.transAxes, ha="center", style="italic")
+    figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=axes[:, 1], format=PercentFormatter(1, 0), location="bottom",
+                    label="ours: kNN, k = 20, held out", shrink=0.8, aspect=30)
+    for ax in axes.flat:
+        ax.set(xlabel="uniformity (lower: more even)", ylabel="intra-class distance²")
+        ax.margins(0.15)
+    handles = [Line2D([], [], linestyle="", marker=marker(arch), markerfacecolor="white", markeredgecolor=colour(arch),
+                      markeredgewidth=1.6, label=label(arch)) for arch in present(pd.concat([theirs, seen]))]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    figure.suptitle(title, fontsize=9.5, x=0.01, ha="left")
+    return axes
+
+
+def accuracy_over_k(table, ax=None, title=""):
+    """Held-out accuracy of unweighted Euclidean nearest neighbours over k; solid trained, dashed untrained; chance 1/C."""
+    ks = [k for k in NEIGHBOURS if f"nn{k}_test" in table and table[f"nn{k}_test"].notna().any()]
+    if not ks or not len(_runs(table, "trained", *(f"nn{k}_test" for k in ks))):
+        return _missing(ax, f"{title}: no trained runs.")
+    ax = _axes(ax, 3.2)
+    for arm, linestyle in (("trained", "-"), ("untrained", (0, (3, 1.5)))):
+        part = _runs(table, arm, *(f"nn{k}_test" for k in ks))
+        long = pd.concat([part[["arch", "run"]].assign(k=k, accuracy=part[f"nn{k}_test"]) for k in ks])
+        for arch in present(long):
+            _lines(long[long.arch == arch], "k", "accuracy", ax, linestyle, label=label(arch) if arm == "trained" else None)
+    ax.axhline(1 / table.classes.iloc[0], **CHANCE, label="chance")
+    ax.plot([], [], color="0.2", linestyle=(0, (3, 1.5)), label="untrained")
+    ax.set_xscale("log")
+    ax.set_xticks(ks, ks)
+    ax.minorticks_off()
+    ax.set(xlabel="neighbours k", ylabel="accuracy, held out", title=title, ylim=(0, None))
+    _percent(ax.yaxis)
+    _beside(ax)
+    return ax
+
+
+def clusters(table, title="", tag="", reference=models.LARGE):
+    """k-means of held-out h against the classes: homogeneity and completeness over clusters a class, and one against the other.
+
+    The vertical line is the reference's homogeneity at one cluster a class, where claims.completeness_at compares. tag:
+    "_centred" for centred features. Returns three Axes.
+    """
+    found = [f for f in PER_CLASS if len(table) and f"homogeneity_k{int(table.classes.iloc[0]) * f}{tag}" in table]
+    names = {f: [f"{n}_k{int(table.classes.iloc[0]) * f}{tag}" for n in ("homogeneity", "completeness")] for f in found}
+    trained = _runs(table, "trained", *sum(names.values(), []))
+    if trained.empty or not found:
+        return np.array([_missing(None, f"{title}: no trained runs.")])
+    long = pd.concat([trained[["arch", "run"]].assign(f=f, homogeneity=trained[a], completeness=trained[b]) for f, (a, b) in names.items()])
+    figure, axes = _grid(3, 3, 2.9)
+    axes = axes[0]
+    for arch in present(long):
+        part = long[long.arch == arch]
+        _lines(part, "f", "homogeneity", axes[0])
+        _lines(part, "f", "completeness", axes[1])
+        for _, run in part.groupby("run"):
+            axes[2].plot(run.homogeneity, run.completeness, color=colour(arch), linewidth=0.7, alpha=0.4)
+        mean = part.groupby("f")[["homogeneity", "completeness"]].mean()
+        axes[2].plot(mean.homogeneity, mean.completeness, color=colour(arch), linewidth=1.8, marker=marker(arch), markersize=4,
+                     label=label(arch))
+    large = long[(long.arch == reference) & (long.f == 1)]
+    if len(large):
+        axes[2].axvline(large.homogeneity.mean(), color="0.45", linewidth=1)
+    for ax, name in zip(axes, ("homogeneity", "completeness")):
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(found, found)
+        ax.minorticks_off()
+        ax.set(xlabel="clusters a class", ylabel=f"{name} (0 to 1)")
+    axes[2].set(xlabel="homogeneity", ylabel="completeness")
+    figure.legend(*axes[2].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.suptitle(title, fontsize=9.5, x=0.01, ha="left")
+    return axes
+
+
+def factors(table, ax=None, title=""):
+    """Which factor the clusters inside a class follow: AMI per encoder and factor, and sub-clusters a class at the right edge."""
+    columns = [c for c in table if c.startswith("ami_") and table[c].notna().any()]
+    found = [(arm, arch, part[part.arch == arch]) for arm in ("trained", "supervised", "untrained", "pixels")
+             for part in [_runs(table, arm, *columns)] for arch in present(part)]
+    if not columns or not found:
+        return _missing(ax, f"{title}: no factors, or fewer than 200 held-out images a class.")
+    ax = _axes(ax, height=1.3 + 0.24 * len(found))
+    values = np.array([[part[c].mean() for c in columns] for _, _, part in found])
+    sns.heatmap(values, ax=ax, cmap="rocket_r", vmin=0, vmax=max(0.3, values.max()), annot=True, fmt=".2f", annot_kws={"size": 8},
+                linewidths=0.5, cbar_kws={"label": "adjusted mutual information", "pad": 0.12})
+    for y, (_, _, part) in enumerate(found):
+        ax.text(len(columns) + 0.5, y + 0.5, f"{part.sub_clusters.mean():.1f}", ha="center", va="center", fontsize=8.5)
+    starts = [y for y in range(1, len(found)) if found[y][0] != found[y - 1][0]]
+    ax.hlines(starts, -0.02, len(columns), color="0.2", linewidth=1.2)
+    ax.set_xlim(0, len(columns) + 1)
+    ax.set_xticks(np.arange(len(columns) + 1) + 0.5, [*(c.removeprefix("ami_") for c in columns), "sub-clusters"], rotation=30, ha="left",
+                  rotation_mode="anchor")
+    ax.set_yticks(np.arange(len(found)) + 0.5, [label(arch) + ("" if arm == "pixels" else f", {arm}") for arm, arch, _ in found], rotation=0)
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.grid(False)
+    ax.set_title(title)
+    return ax
+
+
+def coordinates(run, seed=0):
+    """UMAP of the first 2,000 held-out h of a lib.runs.Run (class-balanced): columns x, y, label, index. Stored as umap.csv.
+
+    It differs between machines even when seeded, so the stored one counts. index: place in the held-out split. Raises
+    FileNotFoundError where neither coordinates nor embeddings are stored.
+    """
+    path = run.path / "umap.csv"
+    if path.is_file():
+        return pd.read_csv(path)
+    if not (run.path / "embeddings.npz").is_file():
+        raise FileNotFoundError(f"{run.path} holds neither umap.csv nor embeddings.npz: a run's embeddings are only on the machine "
+                                "that trained it; move the folder aside and run again to train it anew")
+    from umap import UMAP
+    stored = np.load(run.path / "embeddings.npz")
+    h, labels = stored["h"][:UMAP_IMAGES].astype(np.float32), stored["label"][:UMAP_IMAGES]
+    xy = UMAP(metric="cosine", random_state=seed, n_jobs=1).fit_transform(h)
+    table = pd.DataFrame({"x": xy[:, 0].round(3), "y": xy[:, 1].round(3), "label": labels, "index": np.arange(len(h))})
+    _replace(path, table.to_csv(index=False, float_format="%.3f", lineterminator="\n"))
+    sums = run.path / "SHA256SUMS"                 # the other lines stay: they may name files that only the training machine has
+    lines = [line for line in sums.read_text().splitlines() if not line.endswith("  umap.csv")]
+    lines.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  umap.csv")
+    _replace(sums, "".join(f"{line}\n" for line in sorted(lines, key=lambda line: line.split("  ", 1)[1])))
+    return pd.read_csv(path)
+
+
+def _replace(path, text):
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text)
+    os.replace(aside, path)
+
+
+def umaps(found, classes, factors=None, title=""):
+    """UMAP, a row per encoder: coloured by class, then by each factor. found: {name: coordinates}; factors: {name: (N,) values}.
+
+    It illustrates and proves nothing: distances between islands mean little. Returns (encoders, 1 + factors) Axes.
+    """
+    if not found:
+        return np.array([[_missing(None, f"{title}: no coordinates and no embeddings are stored.")]])
+    factors = factors or {}
+    columns = 1 + len(factors)
+    figure, axes = _grid(len(found) * columns, columns, 1.75 if factors else 3.4)
+    palette = CLASSES if len(classes) <= len(CLASSES) else sns.husl_palette(len(classes))
+    for line, (name, points) in zip(axes, found.items()):
+        line[0].set_ylabel(name)
+        dot = {"s": 3, "linewidths": 0, "rasterized": True}
+        line[0].scatter(points.x, points.y, c=[palette[i] for i in points.label], **dot)
+        for ax, (factor, values) in zip(line[1:], factors.items()):
+            values = np.asarray(values)[points["index"]]
+            two = len(np.unique(values)) == 2
+            cmap = plt.matplotlib.colors.ListedColormap([CLASSES[0], CLASSES[1]]) if two else \
+                sns.color_palette("husl", as_cmap=True) if factor in CYCLIC else "viridis"
+            drawn = ax.scatter(points.x, points.y, c=values, cmap=cmap, **dot)
+            if line is axes[-1]:
+                bar = figure.colorbar(drawn, ax=axes[:, list(factors).index(factor) + 1], location="bottom", aspect=14, shrink=0.9)
+                bar.set_ticks(np.unique(values) if two else np.round(np.linspace(values.min(), values.max(), 3), 1))
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        sns.despine(ax=ax, left=True, bottom=True)
+    for ax, name in zip(axes[0], ["class", *factors]):
+        ax.set_title(f"by {name}")
+    handles = [Line2D([], [], linestyle="", marker="o", markersize=4, color=palette[i], label=name) for i, name in enumerate(classes)]
+    if len(classes) <= 20:
+        figure.legend(handles=handles, loc="outside lower center", ncols=4, handletextpad=0.2, columnspacing=1)
+    figure.suptitle(title, fontsize=9.5, x=0.01, ha="left")
+    return axes
+
+
+def over_epochs(history, columns, title=""):
+    """Numbers of the monitor over the epochs, a panel each. columns: column -> label of the axis; fractions. Returns Axes."""
+    history = history.dropna(subset=list(columns)) if set(columns) <= set(history) else history.iloc[:0]
+    if history.empty:
+        return np.array([_missing(None, f"{title}: no trained runs.")])
+    figure, axes = _grid(len(columns), len(columns), 2.9)
+    axes = axes[0]
+    for ax, (column, name) in zip(axes, columns.items()):
+        for arch in present(history):
+            _lines(history[history.arch == arch], "epoch", column, ax, label=label(arch))
+        ax.set(xlabel="epoch", ylabel=name)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        _percent(ax.yaxis)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.suptitle(title, fontsize=9.5, x=0.01, ha="left")
+    return axes
+
+
+def widths(table, columns, title="", arch="resnet18", reference=models.LARGE):
+    """One encoder at several widths: every run a dot, mean and 95 % interval; grey line: the large reference. A panel per column.
+
+    columns: column -> label of the axis. Returns Axes.
+    """
+    runs = pd.concat([_runs(table, arm, *columns) for arm in ("width", "trained")])
+    part, large = runs[runs.arch == arch], runs[(runs.arch == reference) & (runs.width == 1)]
+    if part.empty or part.width.nunique() < 2:
+        return np.array([_missing(None, f"{title}: {label(arch)} was trained at one width only.")])
+    figure, axes = _grid(len(columns), len(columns), 2.7)
+    axes = axes[0]
+    for ax, (column, name) in zip(axes, columns.items()):
+        ax.plot(part.width, part[column], linestyle="", marker="o", markersize=4, alpha=0.6, color=colour(arch))
+        for width, values in part.groupby("width")[column]:
+            mean, low, high = claims.interval(values)
+            ax.plot([width], [mean], marker="_", markersize=13, markeredgewidth=2.2, color=colour(arch))
+            ax.plot([width, width], [low, high], color=colour(arch), linewidth=1.4)
+        mean = part.groupby("width")[column].mean()
+        ax.plot(mean.index, mean, color=colour(arch), linewidth=1.2, label=label(arch))
+        if len(large):
+            ax.axhline(large[column].mean(), color=colour(reference), linewidth=1, label=label(reference))
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(sorted(part.width.unique()), [f"{w:g}" for w in sorted(part.width.unique())])
+        ax.minorticks_off()
+        ax.set(xlabel="width (× channels)", ylabel=name)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.suptitle(title, fontsize=9.5, x=0.01, ha="left")
+    return axes
