@@ -6,6 +6,7 @@ epoch). An encoder has one colour and one marker everywhere. Every seed is drawn
 that says so. Fractions come in, percent stands on the axes.
 """
 import hashlib
+import itertools
 import os
 
 import matplotlib.pyplot as plt
@@ -27,6 +28,7 @@ CLASSES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#D
 PAPER = {"color": "0.45", "linestyle": (0, (5, 3)), "linewidth": 1.2}
 CHANCE = {"color": "0.45", "linestyle": ":", "linewidth": 1.4}
 CYCLIC, UMAP_IMAGES = ("orientation", "phase", "hue"), 2000
+ARMS = ("trained", "untrained", "supervised", "pixels")
 PER_CLASS = (1, 2, 4, 8, 16)    # clusters a class of the k-means curves (lib.probe)
 NEIGHBOURS = (1, 3, 5, 9, 15, 25, 41, 61, 81, 101)
 
@@ -72,6 +74,17 @@ def arms(table):
 
 # ---- tables ----
 
+def matched(table, reference=models.LARGE):
+    """The table with a column `completeness_matched`: completeness at the homogeneity that the reference's trained runs of the
+    same profile have, on average, with one cluster a class (claims.completeness_at); nan where a profile lacks the reference."""
+    parts = []
+    for _, part in table.groupby("profile", sort=False):
+        curves, coarse = part.dropna(axis=1, how="all"), f"homogeneity_k{int(part.classes.iloc[0])}"
+        pure = curves[(part.arm == "trained") & (part.arch == reference)].get(coarse, pd.Series(dtype=float)).mean()
+        parts.append(part.assign(completeness_matched=np.nan if np.isnan(pure) else claims.completeness_at(curves, pure)))
+    return pd.concat(parts)
+
+
 def shown(values, scale=100, digits=1):
     """Mean and 95 % interval over seeds as text: `81.2 [80.1, 82.3]`; the mean alone for one seed."""
     mean, low, high = (scale * x for x in claims.interval(values))
@@ -84,7 +97,8 @@ def summary(table, columns, scale=100, digits=1):
     A trained encoder whose kNN (val) is not above its untrained self's is marked "not learned".
     """
     rows = []
-    for (profile, arm), part in table.groupby(["profile", "arm"], sort=False):
+    for profile, arm in itertools.product(table.profile.unique(), ARMS):
+        part = table[(table.profile == profile) & (table.arm == arm)]
         for arch in present(part):
             t = part[part.arch == arch]
             before = table[(table.profile == profile) & (table.arm == "untrained") & (table.arch == arch)]
@@ -159,13 +173,15 @@ def _beside(ax, handles=None):
     ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def _percent(axis):
-    axis.set_major_formatter(PercentFormatter(1, decimals=0))
+def _percent(axis, column="knn"):
+    """Percent on an axis of accuracies; other numbers stay as they are."""
+    if column.startswith(("knn", "nn", "best_nn", "linear", "instdisc")):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
-def _row(ax, values, y, arch, filled=True):
-    """Seeds as dots and their mean with its 95 % interval, at height y."""
-    mean, low, high = claims.interval(values)
+def _row(ax, values, y, arch, filled=True, interval=None):
+    """Seeds as dots and their mean with its 95 % interval (mean, low, high), at height y."""
+    mean, low, high = interval or claims.interval(values)
     face = colour(arch) if filled else "white"
     ax.plot(values, y + np.linspace(-0.16, 0.16, len(values) + 2)[1:-1], linestyle="", marker="o", markersize=4, alpha=0.6,
             markerfacecolor=face, markeredgecolor=colour(arch))
@@ -180,7 +196,7 @@ def _rows(ax, archs):
     ax.grid(axis="y", visible=False)
 
 
-def dots(table, column, xlabel, ax=None, title="", chance=None, paper=None, percent=True):
+def dots(table, column, xlabel, ax=None, title="", chance=None, paper=None):
     """One number per run, a row per encoder: filled dots are trained runs, hollow ones untrained. paper: {encoder: value}."""
     trained, before = _runs(table, "trained", column), _runs(table, "untrained", column)
     archs = present(trained)
@@ -201,8 +217,7 @@ def dots(table, column, xlabel, ax=None, title="", chance=None, paper=None, perc
         handles.append(Line2D([], [], **CHANCE, label="chance"))
     if paper and set(paper) & set(archs):
         handles.append(Line2D([], [], **PAPER, label="paper"))
-    if percent:
-        _percent(ax.xaxis)
+    _percent(ax.xaxis, column)
     ax.set(xlabel=xlabel, title=title)
     _beside(ax, handles)
     return ax
@@ -245,10 +260,10 @@ def loss(history, queue, ax=None, title=""):
     return ax
 
 
-def instance_discrimination(history, images, title="", paper=None):
+def instance_discrimination(history, images, title=""):
     """Top-1 over the epochs, a panel per encoder: solid on train, dashed held out, on `images` images a side; (rows, 3) Axes.
 
-    Epoch 0 is the untrained encoder; chance is 1/images. paper: {encoder: value}, of other images and another number of them.
+    Epoch 0 is the untrained encoder; chance is 1/images.
     """
     history = history.dropna(subset=["instdisc_train", "instdisc_test"]) if "instdisc_test" in history else history.iloc[:0]
     archs = present(history)
@@ -260,20 +275,16 @@ def instance_discrimination(history, images, title="", paper=None):
         _lines(part, "epoch", "instdisc_train", ax)
         _lines(part, "epoch", "instdisc_test", ax, linestyle=(0, (3, 1.5)))
         ax.axhline(1 / images, **CHANCE)
-        if paper and arch in paper:
-            ax.axhline(paper[arch], **PAPER)
         ax.set_title(label(arch), color=colour(arch))
+        ax.set_xlabel("epoch")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         ax.tick_params(labelbottom=True)
-        ax.set_ylim(bottom=0)
         _percent(ax.yaxis)
-    figure.supxlabel("epoch", fontsize=9)
+    axes[0, 0].set_ylim(bottom=0)
     figure.supylabel(f"top-1 among {images} images", fontsize=9)
     handles = [Line2D([], [], color="0.2", label="train"), Line2D([], [], color="0.2", linestyle=(0, (3, 1.5)), label="held out"),
                Line2D([], [], **CHANCE, label=f"chance, 1/{images}")]
-    if paper and set(paper) & set(archs):
-        handles.append(Line2D([], [], **PAPER, label="paper: ImageNet, 1/50,000"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
     figure.suptitle(title, fontsize=9.5, x=0.01, ha="left")
     return axes
 
@@ -292,13 +303,11 @@ def generalisation_gap(table, ax=None, title=""):
     for y, arch in enumerate(archs):
         train, test = (trained[trained.arch == arch][c].to_numpy() for c in columns)
         effect, low, high, _ = claims.equivalence(train, test, trained[trained.arch == arch].instances_test.iloc[0])
-        _row(ax, 100 * (train - test), y, arch)
-        if not np.isnan(low):
-            ax.plot([100 * low, 100 * high], [y, y], color=colour(arch), linewidth=1.6)
+        _row(ax, 100 * (train - test), y, arch, interval=(100 * effect, 100 * low, 100 * high))
     _rows(ax, archs)
     wide = max(2 * margin, *(abs(x) * 1.05 for x in ax.get_xlim()))
     ax.set(xlabel="top-1, train minus held-out (points)", title=title, xlim=(-wide, wide))
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.32 if len(archs) < 4 else -0.2))
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2)
     return ax
 
 
@@ -324,7 +333,8 @@ def over_clustering(table, paper, parameters, title=""):
     """
     ours = table.assign(parameters=table.arch.map(parameters), accuracy=table.get("knn_test"))
     panels = {}
-    for name, arm, tag in (("ours, raw", "trained", ""), ("ours, untrained, raw", "untrained", ""), ("ours, centred", "trained", "_centred")):
+    for name, arm, tag in (("ours, raw", "trained", ""), ("ours, untrained, raw", "untrained", ""),
+                           ("ours, centred", "trained", "_centred")):
         columns = {f"uniformity_d_test{tag}": "uniformity", f"intra_class_d_test{tag}": "intra_class"}
         panels[name] = _runs(ours, arm, *columns).rename(columns=columns).dropna(subset=["parameters"])
     theirs = paper.rename(columns={"model": "arch"}).dropna(subset=["intra_class"])
@@ -373,7 +383,7 @@ def accuracy_over_k(table, ax=None, title=""):
     ax.axhline(1 / table.classes.iloc[0], **CHANCE, label="chance")
     ax.plot([], [], color="0.2", linestyle=(0, (3, 1.5)), label="untrained")
     ax.set_xscale("log")
-    ax.set_xticks(ks, ks)
+    ax.set_xticks(ks, [k if k != 81 else "" for k in ks])                  # 81 and 101 would touch
     ax.minorticks_off()
     ax.set(xlabel="neighbours k", ylabel="accuracy, held out", title=title, ylim=(0, None))
     _percent(ax.yaxis)
@@ -381,14 +391,13 @@ def accuracy_over_k(table, ax=None, title=""):
     return ax
 
 
-def clusters(table, title="", tag="", reference=models.LARGE):
+def clusters(table, title="", reference=models.LARGE):
     """k-means of held-out h against the classes: homogeneity and completeness over clusters a class, and one against the other.
 
-    The vertical line is the reference's homogeneity at one cluster a class, where claims.completeness_at compares. tag:
-    "_centred" for centred features. Returns three Axes.
+    The vertical line is the reference's homogeneity at one cluster a class, where claims.completeness_at compares. Three Axes.
     """
-    found = [f for f in PER_CLASS if len(table) and f"homogeneity_k{int(table.classes.iloc[0]) * f}{tag}" in table]
-    names = {f: [f"{n}_k{int(table.classes.iloc[0]) * f}{tag}" for n in ("homogeneity", "completeness")] for f in found}
+    found = [f for f in PER_CLASS if len(table) and f"homogeneity_k{int(table.classes.iloc[0]) * f}" in table]
+    names = {f: [f"{n}_k{int(table.classes.iloc[0]) * f}" for n in ("homogeneity", "completeness")] for f in found}
     trained = _runs(table, "trained", *sum(names.values(), []))
     if trained.empty or not found:
         return np.array([_missing(None, f"{title}: no trained runs.")])
@@ -428,15 +437,16 @@ def factors(table, ax=None, title=""):
     ax = _axes(ax, height=1.3 + 0.24 * len(found))
     values = np.array([[part[c].mean() for c in columns] for _, _, part in found])
     sns.heatmap(values, ax=ax, cmap="rocket_r", vmin=0, vmax=max(0.3, values.max()), annot=True, fmt=".2f", annot_kws={"size": 8},
-                linewidths=0.5, cbar_kws={"label": "adjusted mutual information", "pad": 0.12})
+                linewidths=0.5, cbar_kws={"label": "adjusted mutual information", "pad": 0.03})
     for y, (_, _, part) in enumerate(found):
         ax.text(len(columns) + 0.5, y + 0.5, f"{part.sub_clusters.mean():.1f}", ha="center", va="center", fontsize=8.5)
     starts = [y for y in range(1, len(found)) if found[y][0] != found[y - 1][0]]
     ax.hlines(starts, -0.02, len(columns), color="0.2", linewidth=1.2)
     ax.set_xlim(0, len(columns) + 1)
-    ax.set_xticks(np.arange(len(columns) + 1) + 0.5, [*(c.removeprefix("ami_") for c in columns), "sub-clusters"], rotation=30, ha="left",
-                  rotation_mode="anchor")
-    ax.set_yticks(np.arange(len(found)) + 0.5, [label(arch) + ("" if arm == "pixels" else f", {arm}") for arm, arch, _ in found], rotation=0)
+    names = [*(c.removeprefix("ami_") for c in columns), "sub-clusters"]
+    ax.set_xticks(np.arange(len(names)) + 0.5, names, rotation=30, ha="left", rotation_mode="anchor")
+    names = [label(arch) + ("" if arm == "pixels" else f", {arm}") for arm, arch, _ in found]
+    ax.set_yticks(np.arange(len(names)) + 0.5, names, rotation=0)
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
     ax.grid(False)
@@ -486,19 +496,22 @@ def umaps(found, classes, factors=None, title=""):
     columns = 1 + len(factors)
     figure, axes = _grid(len(found) * columns, columns, 1.75 if factors else 3.4)
     palette = CLASSES if len(classes) <= len(CLASSES) else sns.husl_palette(len(classes))
-    for line, (name, points) in zip(axes, found.items()):
+    for row, (name, points) in enumerate(found.items()):
+        line = axes[row]
         line[0].set_ylabel(name)
         dot = {"s": 3, "linewidths": 0, "rasterized": True}
         line[0].scatter(points.x, points.y, c=[palette[i] for i in points.label], **dot)
-        for ax, (factor, values) in zip(line[1:], factors.items()):
+        for column, (factor, values) in enumerate(factors.items(), 1):
             values = np.asarray(values)[points["index"]]
             two = len(np.unique(values)) == 2
             cmap = plt.matplotlib.colors.ListedColormap([CLASSES[0], CLASSES[1]]) if two else \
                 sns.color_palette("husl", as_cmap=True) if factor in CYCLIC else "viridis"
-            drawn = ax.scatter(points.x, points.y, c=values, cmap=cmap, **dot)
-            if line is axes[-1]:
-                bar = figure.colorbar(drawn, ax=axes[:, list(factors).index(factor) + 1], location="bottom", aspect=14, shrink=0.9)
-                bar.set_ticks(np.unique(values) if two else np.round(np.linspace(values.min(), values.max(), 3), 1))
+            drawn = line[column].scatter(points.x, points.y, c=values, cmap=cmap, **dot)
+            if row == len(found) - 1:
+                bar = figure.colorbar(drawn, ax=axes[:, column], location="bottom", aspect=14, shrink=0.9)
+                ticks = np.linspace(values.min(), values.max(), 3)
+                bar.set_ticks(ticks[::2] if two else ticks, labels=[f"{t:.2g}" for t in (ticks[::2] if two else ticks)])
+                bar.outline.set_visible(False)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
         sns.despine(ax=ax, left=True, bottom=True)
@@ -523,7 +536,7 @@ def over_epochs(history, columns, title=""):
             _lines(history[history.arch == arch], "epoch", column, ax, label=label(arch))
         ax.set(xlabel="epoch", ylabel=name)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        _percent(ax.yaxis)
+        _percent(ax.yaxis, column)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle(title, fontsize=9.5, x=0.01, ha="left")
     return axes
@@ -554,6 +567,7 @@ def widths(table, columns, title="", arch="resnet18", reference=models.LARGE):
         ax.set_xticks(sorted(part.width.unique()), [f"{w:g}" for w in sorted(part.width.unique())])
         ax.minorticks_off()
         ax.set(xlabel="width (× channels)", ylabel=name)
+        _percent(ax.yaxis, column)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.suptitle(title, fontsize=9.5, x=0.01, ha="left")
     return axes

@@ -182,6 +182,7 @@ def _train(config, path, device, label):
     pd.DataFrame(history).to_csv(path / "history.csv", index=False)
     (path / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
     (path / "provenance.json").write_text(json.dumps(provenance(device) | {
+        "command": f"python -m lib.studies --profile {path.parent.name} --match {run_id(config)}",
         "data_checksum": data.checksum, "epoch_seconds": [round(s, 3) for s in epoch_seconds],
         "train_seconds": round(trained - started, 1), "evaluate_seconds": round(time.time() - trained, 1),
     }, indent=1) + "\n")

@@ -27,7 +27,8 @@ class Profile:
     base: PretrainConfig
     encoders: tuple = (*models.SMALL, models.LARGE)
     seeds: int = 3                                     # per encoder, numbered from 0 and fixed beforehand
-    more_seeds: tuple = ("mobilenet_v3_small", "resnet18")   # these get five
+    seeds_of: dict = field(default_factory=lambda: {"mobilenet_v3_small": 5, "resnet18": 5})   # where it differs
+    ceilings: tuple | None = None                      # encoders trained with labels too; None: all
     widths: tuple = (0.25, 0.5, 2.0)                   # of ResNet-18; 1.0 is in the table anyway
     extra: dict = field(default_factory=dict)          # arch -> fields that differ (with the reason beside it)
 
@@ -42,21 +43,22 @@ FASTER = {arch: {"precision": "bf16"} for arch in ("resnet18", "resnet50", "deit
 PROFILES = {
     # tests: all notebooks in minutes; numbers mean nothing
     "smoke": Profile(replace(TEXTURES, limit=512, epochs=2, batch_size=64, queue=128),
-                     encoders=("mobilenet_v3_small", "resnet18", "resnet50"), seeds=1, more_seeds=(), widths=(0.25,)),
+                     encoders=("mobilenet_v3_small", "resnet18", "resnet50"), seeds=1, seeds_of={}, widths=(0.25,)),
     # a reader's own machine, within `make report`
     "quick": Profile(replace(TEXTURES, epochs=5), encoders=("mobilenet_v3_small", "resnet18", "resnet50"),
-                     seeds=1, more_seeds=("mobilenet_v3_small", "resnet18"), widths=(0.25,), extra=FASTER),
+                     seeds=1, seeds_of={"mobilenet_v3_small": 2, "resnet18": 2}, ceilings=("mobilenet_v3_small",), widths=(),
+                     extra=FASTER),
     # the controlled study
     "textures": Profile(TEXTURES, extra=FASTER),
     # photographs without a GPU: more resolution than the ImageNet stem leaves, or ResNet-18 stays at its untrained kNN
     "cifar10_subset": Profile(replace(TEXTURES, data="cifar10_jpeg", limit=10_000, stem="stride1", epochs=20),
-                              encoders=("mobilenet_v3_small", "resnet18"), seeds=1, more_seeds=(), widths=()),
+                              encoders=("mobilenet_v3_small", "resnet18"), seeds=1, seeds_of={}, widths=()),
     # photographs with one GPU: the settings of the MoCo authors' CIFAR-10 notebook, with the paper's projector and blur
     "cifar10": Profile(replace(TEXTURES, data="cifar10", stem="cifar", queue=4096, bn_splits=8, epochs=200, batch_size=512,
-                               projector_bn=False, optimizer="sgd", lr=0.06, weight_decay=5e-4, tau=0.1, standardize="imagenet",
+                               optimizer="sgd", lr=0.06, weight_decay=5e-4, tau=0.1, standardize="imagenet",
                                precision="bf16", blur_p=0.0, crop_min=0.08)),
     # the paper's own scale and recipe
-    "imagenet": Profile(PretrainConfig(data="folder:imagenet", precision="bf16"), seeds=1, more_seeds=(), widths=()),
+    "imagenet": Profile(PretrainConfig(data="folder:imagenet", precision="bf16"), seeds=1, seeds_of={}, widths=()),
 }
 
 
@@ -68,7 +70,7 @@ def profile(name):
 def seeds(name, arch):
     """The seeds of an encoder in a profile, fixed beforehand: five for two encoders, three for the others (design)."""
     p = profile(name)
-    return range(p.seeds + 2 if arch in p.more_seeds else p.seeds)
+    return range(p.seeds_of.get(arch, p.seeds))
 
 
 def base(name, arch, data=None, **changes):
@@ -96,8 +98,9 @@ def pixels(name, data=None):
 
 
 def supervised(name, data=None, archs=None):
-    """The ceiling: the labels, with the same encoder, views and epochs; one seed."""
-    return [base(name, arch, data, method="supervised") for arch in archs or profile(name).encoders]
+    """The ceiling: the labels, with the same encoder, views, epochs and learning rate; one seed."""
+    p = profile(name)
+    return [base(name, arch, data, method="supervised") for arch in archs or p.ceilings or p.encoders]
 
 
 def widths(name, data=None):
@@ -128,13 +131,18 @@ def main(argv=None):
     parser.add_argument("--profile", default="quick", help=f"one of {', '.join(PROFILES)}")
     parser.add_argument("--data", help="a data set instead of the profile's, for instance folder:/my/images")
     parser.add_argument("--only", choices=("all", "search"), default="all", help="search: the search for learning rates alone")
+    parser.add_argument("--match", metavar="TEXT", help="only runs, of the study or the search, whose folder's name contains TEXT")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument("--dry-run", action="store_true", help="print what is missing and train nothing")
     args = parser.parse_args(argv)
     try:
-        wanted = (search if args.only == "search" else plan)(args.profile, args.data)
+        wanted = search(args.profile, args.data) if args.only == "search" or args.match else []
+        wanted += plan(args.profile, args.data) if args.only == "all" else []
+        wanted = [c for c in wanted if (args.match or "") in runs.folder(c, args.profile).name]
     except ValueError as error:
         sys.exit(f"error: {error}")
+    if not wanted:
+        sys.exit(f"error: --match {args.match!r} is in the name of no run of profile {args.profile}; --dry-run lists them")
     missing = [c for c in wanted if not runs.folder(c, args.profile).exists()]
     print(f"{args.profile}: {len(wanted)} runs, {len(missing)} missing", flush=True)
     for config in missing if args.dry_run else []:

@@ -1,0 +1,540 @@
+"""The report: notebooks executed in batch, the ledger of claims, and pages that open without a network.
+
+    python -m lib.report --profile quick            train what is missing, execute the notebooks, build results/report/index.html
+    python -m lib.report --profile textures --no-train    draw committed results alone
+    python -m lib.report --readme                   refresh README.md's tables, results/figure.svg and results/claims.csv
+
+Sphinx lays the pages out (MyST-NB, theme furo); this module is also the Sphinx extension that turns LaTeX into MathML, so that no
+page loads a script for its mathematics.
+"""
+import argparse
+import ast
+import hashlib
+import html
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from lib import check_name, claims, models, runs, studies
+
+ROOT = runs.ROOT
+NOTEBOOKS = ROOT / "notebooks"
+REPORT = ROOT / "results" / "report"
+COMMITTED = ("textures", "cifar10_subset", "cifar10")      # profiles whose runs are in git, the richest first
+NOTEBOOK = {"pretext_learned": "01_pretext_fitting", "no_overfitting": "01_pretext_fitting",
+            "over_clustered_paper": "02_over_clustering", "over_clustered_centred": "02_over_clustering",
+            "over_clustered": "02_over_clustering", "size_not_architecture": "02_over_clustering"}
+# claim -> (factor, digits, unit) of its effect, as a reader sees it
+UNIT = {"pretext_learned": (100, 1, "points"), "no_overfitting": (100, 1, "points"), "over_clustered": (100, 1, "points"),
+        "over_clustered_paper": (1, 3, "squared distance"), "over_clustered_centred": (1, 3, "squared distance"),
+        "size_not_architecture": (100, 1, "points per doubling of width")}
+MARK = {claims.SUPPORTED: "✓", claims.CONTRADICTED: "✗", claims.UNDECIDED: "?", claims.NOT_TESTED: "–"}
+QUESTION = ("Can small networks learn by contrastive self-supervision without a large teacher, and what stops them? Shi et al. "
+            "(AAAI 2022) answer that they complete the pretext task without overfitting but over-cluster: they split every class "
+            "into small pure groups instead of gathering it.")
+STUDY = ("This study trains the paper's five small encoders and a large reference with MoCo v2, measures both observations, and "
+         "ends each claim in a verdict that follows from a 95 % interval by a rule fixed before the runs.")
+
+
+# ---- notebooks in batch ----
+
+def value(text):
+    """A command line's text as a Python value: number, True, None, list (quotes optional), else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        if text.startswith("[") and text.endswith("]"):
+            return [value(item.strip()) for item in text[1:-1].split(",") if item.strip()]
+        return text
+
+
+def check_parameters(notebooks, parameters):
+    """Raise TypeError, in one sentence, for a parameter that none of `notebooks` has or whose type is not its default's."""
+    import papermill
+    known = {}
+    for notebook in notebooks:
+        known |= papermill.inspect_notebook(str(notebook))
+    for name, given in parameters.items():
+        if name not in known:
+            close = get_close_matches(name, known, n=1, cutoff=0.4)
+            raise TypeError(f"{', '.join(Path(n).name for n in notebooks)}: no parameter {name!r}"
+                            f"{f'; did you mean {close[0]!r}?' if close else ''} (there are: {', '.join(known) or 'none'})")
+        default = value(known[name]["default"])
+        allowed = (int, float) if type(default) is float else type(default)
+        if default is not None and given is not None and (not isinstance(given, allowed)
+                                                          or isinstance(given, bool) != isinstance(default, bool)):
+            raise TypeError(f"parameter {name} = {given!r}; allowed: a {type(default).__name__}, as its default {default!r}")
+
+
+def execute(notebook, output, **parameters):
+    """Run `notebook` with `parameters` into `output`, a bar showing its cells.
+
+    Raises TypeError for an unknown parameter (papermill only warns), papermill's PapermillExecutionError where a cell fails: the
+    output then holds the notebook up to there.
+    """
+    check_parameters([notebook], parameters)
+    import papermill
+    output = Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")                  # this environment's kernel before a user's own
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")           # a warning about the debugger, for every kernel
+    papermill.execute_notebook(str(notebook), str(output), parameters, cwd=str(ROOT), kernel_name="python3",
+                               progress_bar={"desc": f"{parameters.get('profile', '')} {Path(notebook).stem}".strip(),
+                                             "mininterval": 1 if sys.stderr.isatty() else 20})
+
+
+def fingerprint(notebook, parameters):
+    """sha256 of everything that an executed notebook depends on: itself, lib, the pins, its parameters and the stored runs."""
+    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
+    code = [path for path in sorted((ROOT / "lib").glob("*.py")) if path.name != "report.py"]
+    for path in [Path(notebook), *code, ROOT / "requirements.txt"]:
+        digest.update(path.read_bytes())
+    for profile in [*COMMITTED, parameters.get("profile", "quick")]:
+        for path in runs.paths(profile):
+            digest.update(f"{path.name}\0".encode() + (path / "metrics.json").read_bytes())
+    return digest.hexdigest()
+
+
+def executed(notebook, output, parameters):
+    """The executed copy at `output`, made unless it is there and nothing that it depends on has changed. True if it was made."""
+    stamp = Path(output).with_suffix(".sha256")
+    if Path(output).is_file() and stamp.is_file() and stamp.read_text() == fingerprint(notebook, parameters):
+        return False
+    stamp.unlink(missing_ok=True)
+    execute(notebook, output, **parameters)
+    stamp.write_text(fingerprint(notebook, parameters))                    # afterwards: it may have trained what was missing
+    return True
+
+
+# ---- what the numbers say ----
+
+def table(*profiles, store=runs.STORE, data=None):
+    """runs.table, without runs on another data set than the profile's (or `data`)."""
+    t = runs.table(*profiles, store=store)
+    if t.empty:
+        return t
+    return t[[row.data == (data or studies.profile(row.profile).base.data) for row in t.itertuples()]].reset_index(drop=True)
+
+
+def ledger(t, profiles):
+    """lib.claims.ledger of each profile that has runs in the tidy table, one below the other; else its columns alone."""
+    parts = [claims.ledger(t, profile) for profile in profiles if len(t) and (t.profile == profile).any()]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=claims.COLUMNS)
+
+
+def write_claims(rows, path):
+    """The ledger as CSV, six significant digits; the file is touched only where its text changes."""
+    text = rows.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_file() or path.read_text() != text:
+        path.write_text(text)
+
+
+def effect(row):
+    """(effect, interval) of a ledger row in readable units: ("+12.3 points", "[10.1, 14.5]"); empty where there is none."""
+    factor, digits, unit = UNIT.get(row.claim.split("/")[0], (1, 3, ""))
+    if np.isnan(row.effect):
+        return "", ""
+    bounds = "" if np.isnan(row.low) else f"[{row.low * factor:+.{digits}f}, {row.high * factor:+.{digits}f}]"
+    return f"{row.effect * factor:+.{digits}f} {unit}".strip(), bounds
+
+
+def detectable(row):
+    """For an undecided row: the smallest effect that its seeds could have shown (two-sided 95 %, power 80 %), from the interval."""
+    if row.verdict != claims.UNDECIDED or np.isnan(row.low) or row.n < 2:
+        return ""
+    factor, digits, _ = UNIT.get(row.claim.split("/")[0], (1, 3, ""))
+    t = stats.t(row.n - 1)
+    return f"{(row.high - row.low) / 2 * (1 + t.ppf(0.8) / t.ppf(0.975)) * factor:.{digits}f}"
+
+
+def percent(values):
+    """Mean in percent, with half the 95 % interval over seeds where there are two or more: "66.3 ± 1.2"."""
+    values = np.asarray(values, float)
+    if not len(values):
+        return ""
+    mean, low, high = claims.interval(values)
+    return f"{100 * mean:.1f}" + ("" if np.isnan(low) else f" ± {50 * (high - low):.1f}")
+
+
+def headline(t, profile):
+    """One row of text per encoder of a profile: seeds, accuracies in percent on held-out images, mean ± half the 95 % interval.
+
+    Linear: probe on frozen h. Supervised: the same probe on the encoder trained with labels under the same budget. Pretext:
+    instance-discrimination top-1 (original against view). All on the baseline arm at full width.
+    """
+    t = t[(t.profile == profile) & (t.width == 1)] if len(t) else t
+    arms, rows = claims._baseline(t) if len(t) else t, []
+    for arch in (*models.SMALL, models.LARGE, "pixels"):
+        own = t[t.arch == arch] if len(t) else t
+        if not len(own):
+            continue
+        before, after = own[own.epochs == 0], arms[arms.arch == arch]
+        shown = before if arch == "pixels" else after
+        labels = own[(own.method == "supervised") & (own.epochs > 0)]
+        rows.append({"encoder": models.ENCODERS[arch].label, "seeds": str(len(after)) if len(after) else "",
+                     "kNN untrained": percent(before.knn_test), "kNN trained": percent(after.knn_test),
+                     "linear probe": percent(shown.linear_test), "supervised": percent(labels.linear_test),
+                     "pretext, train": percent(shown.instdisc_dsd_top1_train),
+                     "pretext, held out": percent(shown.instdisc_dsd_top1_test)})
+    return pd.DataFrame(rows)
+
+
+def overall(rows):
+    """The rows of a ledger that judge a claim as a whole."""
+    return rows[~rows.claim.str.contains("/", regex=False)]
+
+
+def terminal(rows):
+    """The ledger as lines of text, one per claim and profile."""
+    lines = []
+    for profile, part in overall(rows).groupby("profile", sort=False):
+        lines.append(f"\n{profile}")
+        for row in part.itertuples():
+            shown, bounds = effect(row)
+            lines.append(f"  {MARK[row.verdict]} {row.verdict:<13}{row.claim:<24}{f'{shown} {bounds}'.strip() or 'no runs yet'}"
+                         f"{f', n = {row.n}' if row.n else ''}")
+    return "\n".join(lines).strip("\n") or "no runs yet: every claim is not tested"
+
+
+# ---- pages ----
+
+def text(value):
+    """Any value as HTML text; also safe inside Markdown's raw blocks."""
+    return html.escape(str(value)).replace("`", "&#96;")
+
+
+def html_table(head, body, caption):
+    """A table that scrolls sideways on a narrow screen. Cells are HTML already; the first of each row is its heading."""
+    head = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    body = "".join("<tr>" + "".join(f'<th scope="row">{c}</th>' if i == 0 else f"<td>{c}</td>" for i, c in enumerate(row)) + "</tr>"
+                   for row in body)
+    return (f'<div class="table-wrapper docutils container" tabindex="0" role="region" aria-label="{text(caption)}"><table>'
+            f"<caption>{text(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>")
+
+
+def verdict_cell(row):
+    """Verdict, effect, interval and n of one ledger row (None: nothing was run), as HTML."""
+    if row is None or row.verdict == claims.NOT_TESTED:
+        return f'<span class="verdict not-tested">{MARK[claims.NOT_TESTED]} not tested</span>'
+    shown, bounds = effect(row)
+    least = detectable(row)
+    parts = [f'<span class="verdict {row.verdict.replace(" ", "-")}">{MARK[row.verdict]} {text(row.verdict)}</span>',
+             f'<span class="number">{text(shown)}</span>', f'<span class="number">{text(bounds)}</span>' if bounds else "",
+             f'<span class="quiet">n = {row.n}{f", detectable {least}" if least else "" if bounds else ", no interval"}</span>']
+    return "<br>".join(part for part in parts if part)
+
+
+def ledger_html(rows, profiles, mine, pages):
+    """The verdicts: one row per claim, one column per profile; below, folded, every encoder's and the rule."""
+    def at(claim, profile):
+        found = rows[(rows.claim == claim) & (rows.profile == profile)]
+        return next(found.itertuples(), None)
+
+    def link(claim):
+        page = next((f"{p}/{NOTEBOOK.get(claim.name)}" for p in (mine, *profiles) if f"{p}/{NOTEBOOK.get(claim.name)}" in pages), None)
+        return f'<a href="{text(page)}.html">{text(claim.statement)}</a>' if page else text(claim.statement)
+
+    head = ["Claim", *[f"<code>{text(p)}</code>{'<br>your run' if p == mine else ''}" for p in profiles]]
+    body = [[f'{link(c)}<br><span class="quiet">{text(c.source)}</span>', *[verdict_cell(at(c.name, p)) for p in profiles]]
+            for c in claims.CLAIMS]
+    out = [html_table(head, body, "Verdicts. A claim about all encoders shows the least favourable one.")]
+    for c in claims.CLAIMS:
+        names = list(dict.fromkeys(rows[rows.claim.str.startswith(c.name + "/")].claim))
+        each = [[text(models.ENCODERS[n.split("/")[1]].label if n.split("/")[1] in models.ENCODERS else n),
+                 *[verdict_cell(at(n, p)) for p in profiles]] for n in names]
+        each = html_table(["Encoder", *head[1:]], each, f"{c.statement}: each encoder") if each else ""
+        out.append(f"<details><summary><code>{text(c.name)}</code>: the test{' and each encoder' if each else ''}</summary>"
+                   f"<p>{text(c.rule)}.</p>{each}</details>")
+    return "\n".join(out)
+
+
+def headline_html(t, profile):
+    rows = headline(t, profile)
+    if rows.empty:
+        return f"<p><code>{text(profile)}</code>: no runs yet.</p>"
+    first = t[t.profile == profile].iloc[0]
+    caption = (f"{profile}: {first.data}, {first.images_train:,.0f} training and {first.images_test:,.0f} held-out images of "
+               f"{first.classes:.0f} classes. Percent; mean ± half the 95 % interval over seeds.")
+    return html_table([text(c[0].upper() + c[1:]) for c in rows], [[text(c) or "–" for c in row] for row in rows.values], caption)
+
+
+def encoders_html():
+    def millions(count):
+        return f"{count / 1e6:.2f} M"
+    rows = [[text(r.label), millions(r.parameters), millions(r.paper_parameters), millions(r.backbone_parameters), str(r.dim),
+             millions(r.multiply_adds).replace(".00", ""), text(r.differences)] for r in models.table().itertuples()]
+    return html_table(["Encoder", "Parameters", "Official code", "Without head", "D", "Multiply-adds", "Differences from the official code"],
+                      rows, "The encoders at 224 px with a 1000-way head; D is the dimension of the representation.")
+
+
+def machines_html(t):
+    if t.empty:
+        return "<p>No runs yet.</p>"
+    rows = [[f"<code>{text(profile)}</code>", text(device), str(len(part)), f"{part.seconds.sum() / 3600:.1f} h",
+             " ".join(f"<code>{text(str(c)[:10])}</code>" for c in dict.fromkeys(part.commit))]
+            for (profile, device), part in t.groupby(["profile", "device"], sort=False)]
+    return html_table(["Profile", "Machine", "Runs", "Training", "Commit"], rows,
+                      "Where the runs were made; intervals cover seeds, not machines or data sets.")
+
+
+STYLE = """
+.verdict { font-weight: 600; white-space: nowrap; }
+.supported { color: #1a7f37; } .contradicted { color: #b3261e; } .undecided { color: #7a5b00; } .not-tested { color: #666; }
+@media (prefers-color-scheme: dark) { body:not([data-theme="light"]) .supported { color: #56d364; }
+  body:not([data-theme="light"]) .contradicted { color: #ff8a80; } body:not([data-theme="light"]) .undecided { color: #e3b341; }
+  body:not([data-theme="light"]) .not-tested { color: #aaa; } }
+body[data-theme="dark"] .supported { color: #56d364; } body[data-theme="dark"] .contradicted { color: #ff8a80; }
+body[data-theme="dark"] .undecided { color: #e3b341; } body[data-theme="dark"] .not-tested { color: #aaa; }
+.number { white-space: nowrap; font-variant-numeric: tabular-nums; } .quiet { color: var(--color-foreground-secondary); font-size: 85%; }
+.table-wrapper { overflow-x: auto; } .table-wrapper table { font-size: 0.85rem; } .table-wrapper caption { text-align: left; }
+.table-wrapper th, .table-wrapper td { vertical-align: top; text-align: left; font-weight: normal; }
+.table-wrapper thead th { font-weight: 600; } .table-wrapper tbody th { min-width: 11em; }
+details { margin: 0.5em 0; } summary { cursor: pointer; }
+.cell_output { overflow-x: auto; } .cell_output img { max-width: 100%; height: auto; background: #fff; }
+.math-display { display: block; overflow-x: auto; margin: 1em 0; text-align: center; }
+"""
+
+
+def index_page(t, rows, profiles, mine, pages, absent):
+    """index.md: Markdown headings for the navigation, tables as raw HTML. absent: profile -> why its notebooks are not drawn."""
+    def raw(block):
+        return f"```{{raw}} html\n{block}\n```\n"
+    counted = overall(rows)
+    parts = ["# Small contrastive models without a teacher\n", QUESTION + "\n", STUDY + "\n"]
+    if mine and mine not in COMMITTED:
+        parts.append(f"The profile `{mine}` was run on this machine, with few seeds; the other columns are the study's committed runs.\n")
+    parts += ["## Verdicts\n", raw(ledger_html(rows, profiles, mine if mine not in COMMITTED else None, pages)), "## Results\n",
+              *[raw(headline_html(t, p)) for p in profiles if len(t) and (t.profile == p).any()],
+              *[raw(f"<p>Not drawn: <code>{text(p)}</code> ({text(why)}).</p>") for p, why in absent.items()],
+              "## Encoders\n", raw(encoders_html()), "## Runs and machines\n", raw(machines_html(t))]
+    if counted.empty:
+        parts.insert(3, "No runs are stored yet, so every claim is not tested.\n")
+    for profile in dict.fromkeys(page.split("/")[0] for page in pages):
+        caption = f"{profile}: {'this machine' if profile == mine and profile not in COMMITTED else 'committed runs'}"
+        parts.append(f"```{{toctree}}\n:hidden:\n:caption: \"{caption}\"\n\n"
+                     + "\n".join(page for page in pages if page.startswith(profile + "/")) + "\n```\n")
+    return "\n".join(parts)
+
+
+def readable(notebook, profile, name):
+    """An executed notebook as a page: figures described by the prose before them, progress bars gone, its origin said."""
+    notebook["metadata"].pop("widgets", None)
+    prose, first = "", True
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            prose = " ".join(re.sub(r"[#*_`$\[\]<>|]|\(http\S+\)", "", cell["source"]).split())
+            if first:
+                cell["source"] += (f"\n\n*Profile `{profile}`; the executed notebook is "
+                                   f"<a href=\"../notebooks/{profile}/{name}.ipynb\">{name}.ipynb</a>.*\n")
+                first = False
+        elif cell["cell_type"] == "code":
+            cell["outputs"] = [o for o in cell["outputs"] if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})
+                               and not (o.get("name") == "stderr" and ("\r" in o["text"] or "it/s" in o["text"]))]
+            cell["metadata"]["mystnb"] = {"image": {"alt": prose[:300] or f"figure of {name}"}}
+    return notebook
+
+
+def build(t, rows, profiles, mine, notebooks, report=REPORT, absent=None):
+    """Write the pages into `report`. notebooks: {"<profile>/<name>": executed .ipynb}, which stay as they are. Returns index.html."""
+    from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace, patch_docutils
+    report, source = Path(report).resolve(), Path(report).resolve() / "source"
+    report.mkdir(parents=True, exist_ok=True)
+    for old in report.iterdir():
+        if old.name != "notebooks":
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+    (source / "_static").mkdir(parents=True)
+    (source / "_static" / "report.css").write_text(STYLE)
+    (source / "index.md").write_text(index_page(t, rows, profiles, mine, list(notebooks), absent or {}))
+    for page, path in notebooks.items():
+        profile, name = page.split("/")
+        (source / profile).mkdir(exist_ok=True)
+        (source / f"{page}.ipynb").write_text(json.dumps(readable(json.loads(Path(path).read_text()), profile, name)))
+    settings = {
+        "project": "Small contrastive models without a teacher", "extensions": ["myst_nb", "lib.report"], "html_theme": "furo",
+        "html_title": "Small contrastive models without a teacher", "html_static_path": [str(source / "_static")],
+        "html_css_files": ["report.css"], "html_math_renderer": "mathml", "html_show_sourcelink": False, "html_copy_source": False,
+        "html_show_copyright": False, "nb_execution_mode": "off", "nb_ipywidgets_js": {}, "nb_merge_streams": True,
+        "myst_enable_extensions": ["dollarmath", "amsmath"], "suppress_warnings": ["mystnb.unknown_mime_type", "myst.header"],
+        "html_theme_options": {"navigation_with_keys": True}, "html_domain_indices": False, "html_use_index": False}
+    with patch_docutils(), docutils_namespace():
+        app = Sphinx(source, None, report, report / ".doctrees", "html", confoverrides=settings, status=None, freshenv=True)
+        app.build(force_all=True)
+    if app.statuscode:
+        raise RuntimeError("the report's pages could not be built; the lines above say why")
+    shutil.rmtree(report / ".doctrees", ignore_errors=True)
+    return report / "index.html"
+
+
+# ---- Sphinx extension: LaTeX -> MathML ----
+
+def mathml(latex, display):
+    """LaTeX as MathML; as escaped LaTeX where the converter gives up."""
+    from latex2mathml.converter import convert
+    try:
+        return convert(latex, display="block" if display else "inline")
+    except Exception:  # the converter has no common base class
+        return f"<code>{html.escape(latex)}</code>"
+
+
+def _inline(self, node):
+    from docutils import nodes
+    self.body.append(mathml(node.astext(), display=False))
+    raise nodes.SkipNode
+
+
+def _block(self, node):
+    from docutils import nodes
+    self.body.append(f'<div class="math-display">{mathml(node.astext(), display=True)}</div>')
+    raise nodes.SkipNode
+
+
+def setup(app):
+    """Sphinx calls this: registers the renderer that `html_math_renderer = "mathml"` names."""
+    app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+# ---- README ----
+
+def markdown(rows):
+    """A frame of text as a Markdown table."""
+    def line(cells):
+        return "| " + " | ".join(str(c).replace("|", "\\|") or "–" for c in cells) + " |"
+    return "\n".join([line(rows.columns), "|" + " --- |" * len(rows.columns), *[line(row) for row in rows.values]])
+
+
+def readme_results(t):
+    """The README's result section from the committed runs: verdicts, then each profile's headline table."""
+    profiles = [p for p in COMMITTED if len(t) and (t.profile == p).any()]
+    if not profiles:
+        return "No committed profile has runs yet: every claim is *not tested*."
+    rows = overall(ledger(t, profiles))
+    verdicts = pd.DataFrame([{"claim": f"{c.statement} ({c.source})"} | {
+        p: f"**{r.verdict}** {' '.join(effect(r))}".strip() for p in profiles
+        for r in rows[(rows.claim == c.name) & (rows.profile == p)].itertuples()} for c in claims.CLAIMS])
+    return "\n\n".join([markdown(verdicts), *[f"`{p}`, percent on held-out images, mean ± half the 95 % interval over seeds:\n\n"
+                                              f"{markdown(headline(t, p))}" for p in profiles]])
+
+
+BETWEEN = re.compile(r"(<!-- results: python -m lib.report --readme -->\n).*?(\n<!-- end of results -->)", re.DOTALL)
+
+
+def refreshed(readme, t):
+    """README text with what stands between the two markers drawn anew."""
+    return BETWEEN.sub(lambda m: m[1] + readme_results(t) + m[2], readme)
+
+
+# ---- the command ----
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m lib.report", description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="quick", help=f"one of {', '.join(studies.PROFILES)}")
+    parser.add_argument("--no-train", action="store_true", help="draw what is stored and train nothing")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count()), help="trainings side by side")
+    parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="name=value",
+                        help="a parameter of the notebooks, for instance archs=[resnet18]; may be repeated")
+    parser.add_argument("--readme", action="store_true", help="only refresh README.md, results/figure.svg and results/claims.csv")
+    args = parser.parse_args(argv)
+    try:
+        (readme if args.readme else report)(args)
+    except (ValueError, TypeError, OSError, runs.BrokenRun) as error:
+        if os.environ.get("TRACEBACK"):
+            raise
+        sys.exit(f"error: {error}")
+
+
+def figure(t, profile, path):
+    """The study in one figure, from a profile's runs: does it learn, does it overfit, does it over-cluster? Written to `path`."""
+    from matplotlib.figure import Figure
+
+    from lib import plots
+    plots.style()
+    t = plots.arms(t[(t.profile == profile)])
+    large = t[(t.arm == "trained") & (t.arch == models.LARGE)]
+    panels = Figure(figsize=(plots.WIDTH, 7.5), layout="constrained").subplots(3)
+    plots.dots(t, "knn_test", "kNN accuracy, held out", panels[0], "Does it learn?", chance=1 / t.classes.iloc[0])
+    plots.generalisation_gap(t, panels[1], "Does it overfit the pretext task?")
+    pure = large[f"homogeneity_k{t.classes.iloc[0]:.0f}"].mean() if len(large) else np.nan
+    t = t[t.arm.isin(["trained", "untrained"])]
+    t = t.assign(whole=claims.completeness_at(t, pure) if len(large) else np.nan)
+    plots.dots(t, "whole", f"completeness where homogeneity is {pure:.2f}, ResNet-50's", panels[2], "Does it split the classes?", percent=False)
+    panels[0].figure.savefig(path, metadata={"Date": None})
+
+
+def readme(args):
+    t = table(*COMMITTED)
+    if len(t):
+        figure(t, t.profile.iloc[0], ROOT / "results" / "figure.svg")
+    write_claims(ledger(t, COMMITTED), ROOT / "results" / "claims.csv")
+    path = ROOT / "README.md"
+    path.write_text(refreshed(path.read_text(), t))
+
+
+def report(args):
+    started = time.time()
+    profile, notebooks = args.profile, sorted(NOTEBOOKS.glob("*.ipynb"))
+    check_name("profile", profile, studies.PROFILES)
+    unclear = [p for p in args.parameters if "=" not in p]
+    if unclear:
+        raise ValueError(f"-p {unclear[0]}: write it as name=value")
+    parameters = {name.strip(): value(given) for name, given in (p.split("=", 1) for p in args.parameters)}
+    if "profile" in parameters:
+        raise ValueError("the profile is given by --profile (make report PROFILE=...), not as a parameter")
+    check_parameters(notebooks, parameters)
+    for arch in parameters.get("archs") or []:
+        check_name("archs", arch, models.ENCODERS)
+
+    data = parameters.get("data")
+    if not args.no_train:
+        print(f"1/3 training what profile {profile} lacks", flush=True)
+        studies.main(["--profile", profile, "--jobs", str(args.jobs), *(["--data", data] if data else [])])
+
+    print("2/3 executing the notebooks", flush=True)
+    drawn, absent = {}, {}
+    for which in dict.fromkeys([profile, *COMMITTED]):
+        missing = [c for c in studies.plan(which, data if which == profile else None) if not runs.folder(c, which).exists()]
+        if missing and (args.no_train or which != profile):
+            absent[which] = f"{len(missing)} of its runs are not stored"
+            continue
+        for notebook in notebooks:
+            output = REPORT / "notebooks" / which / notebook.name
+            own = parameters if which == profile else {}
+            made = executed(notebook, output, {"profile": which} | own_parameters(notebook, own))
+            drawn[f"{which}/{notebook.stem}"] = output
+            print(f"  {which}/{notebook.stem}: {'executed' if made else 'unchanged'}, {time.time() - started:.0f} s", flush=True)
+
+    print("3/3 drawing the pages", flush=True)
+    mine = None if profile in COMMITTED else profile
+    t = pd.concat([table(*COMMITTED), *([table(mine, data=data)] if mine else [])], ignore_index=True)
+    committed = ledger(t, COMMITTED)
+    write_claims(committed, ROOT / "results" / "claims.csv")
+    rows = committed
+    if mine:
+        own = ledger(t, [mine])
+        write_claims(own, ROOT / "results" / "mine" / "claims.csv")
+        rows = pd.concat([committed, own], ignore_index=True)
+    profiles = [p for p in COMMITTED if p in absent or (len(t) and (t.profile == p).any())] + ([mine] if mine else [])
+    index = build(t, rows, profiles, mine, drawn, absent=absent)
+    print(f"\n{terminal(rows)}\n\n{index} ({time.time() - started:.0f} s)")
+
+
+def own_parameters(notebook, parameters):
+    """Those of `parameters` that this notebook has."""
+    import papermill
+    known = papermill.inspect_notebook(str(notebook))
+    return {name: given for name, given in parameters.items() if name in known}
+
+
+if __name__ == "__main__":
+    main()
