@@ -20,13 +20,14 @@ SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = "supported", "contradicted", "u
 def interval(values, image_variance=0.0):
     """Mean and 95 % t interval of n values, one per seed: (mean, low, high); nan bounds for n < 2.
 
-    image_variance: variance of the mean that every seed shares because the same images are measured; it is added to the seeds'.
+    image_variance: variance of the mean that every seed shares because the same images are measured. Its half-width, normal since
+    thousands of images stand behind it, and the seeds' t half-width add in squares.
     """
     values = np.asarray(values, float)
     mean, n = float(values.mean()), len(values)
     if n < 2:
         return mean, np.nan, np.nan
-    half = stats.t.ppf(0.975, n - 1) * np.sqrt(values.var(ddof=1) / n + image_variance)
+    half = np.hypot(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n), stats.norm.ppf(0.975) * np.sqrt(image_variance))
     return mean, mean - half, mean + half
 
 
@@ -147,9 +148,10 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
     """Rows of every claim, one per encoder and one for all together, from the tidy table of one profile's runs (runs.table)."""
     t = table[table.profile == profile] if len(table) else pd.DataFrame()
     if len(t) and t.definition.nunique() > 1:
-        raise ValueError(f"profile {profile}: runs of definitions {sorted(t.definition.unique())} in one table; train the old ones anew")
-    rows, empty = [], pd.DataFrame(columns=["arch"])
-    arms = _baseline(t) if len(t) else empty
+        raise ValueError(f"profile {profile}: runs of definitions {sorted(t.definition.unique().tolist())} in one table; "
+                         "train the old ones anew")
+    rows, empty = [], pd.DataFrame(columns=["arch", "seed"])
+    arms = baseline(t) if len(t) else empty
     before = _same(t[(t.epochs == 0) & (t.width == 1)], arms, ["data", "limit", "stem", "standardize"]) if len(t) else empty
     large = arms[arms.arch == reference]
     for arch in architectures:
@@ -191,21 +193,26 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def _key(t, columns):
+    """One text a row; elementwise, since astype(str) leaves a missing `limit` missing, which equals nothing."""
+    return t[columns].map(str).agg("|".join, axis=1)
+
+
 def _same(t, like, columns):
     """The rows of t that agree with the first row of `like` in these columns."""
-    return t[(t[columns].astype(str) == like[columns].astype(str).iloc[0]).all(axis=1)] if len(t) and len(like) else t
+    return t[_key(t, columns) == _key(like, columns).iloc[0]] if len(t) and len(like) else t
 
 
 RECIPE = ["data", "limit", "stem", "tau", "queue", "m", "projector", "projector_bn", "symmetric", "epochs", "batch_size",
           "crop_min", "jitter", "jitter_p", "grayscale_p", "blur_p", "standardize"]
 
 
-def _baseline(t):
+def baseline(t):
     """The baseline arm: MoCo v2 at full width and the profile's most frequent recipe."""
     t = t[(t.method == "moco") & (t.width == 1) & (t.epochs > 0) & (t.evaluation == "full")]
     if t.empty:
         return t
-    key = t[RECIPE].astype(str).agg("|".join, axis=1)
+    key = _key(t, RECIPE)
     return t[key == key.mode().iloc[0]]
 
 

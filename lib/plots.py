@@ -196,7 +196,7 @@ def _rows(ax, archs):
     ax.grid(axis="y", visible=False)
 
 
-def dots(table, column, xlabel, ax=None, title="", chance=None, paper=None):
+def dots(table, column, xlabel, ax=None, title="", chance=None, paper=None, percent=True):
     """One number per run, a row per encoder: filled dots are trained runs, hollow ones untrained. paper: {encoder: value}."""
     trained, before = _runs(table, "trained", column), _runs(table, "untrained", column)
     archs = present(trained)
@@ -217,7 +217,8 @@ def dots(table, column, xlabel, ax=None, title="", chance=None, paper=None):
         handles.append(Line2D([], [], **CHANCE, label="chance"))
     if paper and set(paper) & set(archs):
         handles.append(Line2D([], [], **PAPER, label="paper"))
-    _percent(ax.xaxis, column)
+    if percent:
+        _percent(ax.xaxis)
     ax.set(xlabel=xlabel, title=title)
     _beside(ax, handles)
     return ax
@@ -362,6 +363,7 @@ def over_clustering(table, paper, parameters, title=""):
     for ax in axes.flat:
         ax.set(xlabel="uniformity (lower: more even)", ylabel="intra-class distance²")
         ax.margins(0.15)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
     handles = [Line2D([], [], linestyle="", marker=marker(arch), markerfacecolor="white", markeredgecolor=colour(arch),
                       markeredgewidth=1.6, label=label(arch)) for arch in present(pd.concat([theirs, seen]))]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
@@ -510,7 +512,7 @@ def umaps(found, classes, factors=None, title=""):
             if row == len(found) - 1:
                 bar = figure.colorbar(drawn, ax=axes[:, column], location="bottom", aspect=14, shrink=0.9)
                 ticks = np.linspace(values.min(), values.max(), 3)
-                bar.set_ticks(ticks[::2] if two else ticks, labels=[f"{t:.2g}" for t in (ticks[::2] if two else ticks)])
+                bar.set_ticks(ticks[::2] if two else ticks, labels=[f"{t:.1f}" for t in (ticks[::2] if two else ticks)])
                 bar.outline.set_visible(False)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
@@ -548,7 +550,7 @@ def widths(table, columns, title="", arch="resnet18", reference=models.LARGE):
     columns: column -> label of the axis. Returns Axes.
     """
     runs = pd.concat([_runs(table, arm, *columns) for arm in ("width", "trained")])
-    part, large = runs[runs.arch == arch], runs[(runs.arch == reference) & (runs.width == 1)]
+    part, large = runs[runs.arch == arch], runs[(runs.arch == reference) & (runs.arm == "trained")]
     if part.empty or part.width.nunique() < 2:
         return np.array([_missing(None, f"{title}: {label(arch)} was trained at one width only.")])
     figure, axes = _grid(len(columns), len(columns), 2.7)

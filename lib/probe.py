@@ -19,6 +19,7 @@ VIEW_SEED = 2 ** 31 - 1    # of the fixed views that every encoder is measured o
 PROBE_LRS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 PROBE_EPOCHS = 30
 INSTANCES = 5000           # images on each side of the instance-discrimination test
+MONITORED = 500            # the same during training
 FACTOR_IMAGES = 200        # held-out images that a class needs before its sub-clusters are compared with a factor
 KNN_K, KNN_T = 20, 0.1     # weighted kNN
 
@@ -120,7 +121,7 @@ def monitor(data, config):
     """What the loop records during training: a function (encoder, epoch) -> dict, at five epochs, {} at the others; only at the last
     where evaluation is "val".
 
-    500 images a side (all of them, if fewer), so chance of instance discrimination is 0.2 %. The kNN uses 2,048 training images
+    MONITORED images a side (all of them, if fewer); chance of instance discrimination is one over that. The kNN uses 2,048 training images
     against 1,000 of val; homogeneity and completeness are those of k-means on these at four clusters a class.
     """
     viewer = Viewer(config.standardize, data.flip)
@@ -135,7 +136,7 @@ def monitor(data, config):
         out = {}
         for side in ("train", "test" if config.evaluation == "full" else "val"):
             split = getattr(data, side)
-            rows = balanced(split.labels, 500)
+            rows = balanced(split.labels, MONITORED)
             h = [metrics.unit(embed(encoder, split, rows, v)) for v in (viewer.original, viewer.augmented(0))]
             out[f"instdisc_{side}"] = (metrics.instance_discrimination(h[0], h[1], h[0]) < 1).double().mean().item()
         gallery, rows = (torch.arange(min(n, len(split.labels))) for n, split in ((2048, data.train), (1000, data.val)))

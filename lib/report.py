@@ -29,13 +29,13 @@ from lib import check_name, claims, models, runs, studies
 ROOT = runs.ROOT
 NOTEBOOKS = ROOT / "notebooks"
 REPORT = ROOT / "results" / "report"
-COMMITTED = ("textures", "cifar10_subset", "cifar10")      # profiles whose runs are in git, the richest first
+COMMITTED = studies.COMMITTED
 NOTEBOOK = {"pretext_learned": "01_pretext_fitting", "no_overfitting": "01_pretext_fitting",
             "over_clustered_paper": "02_over_clustering", "over_clustered_centred": "02_over_clustering",
             "over_clustered": "02_over_clustering", "size_not_architecture": "02_over_clustering"}
 # claim -> (factor, digits, unit) of its effect, as a reader sees it
 UNIT = {"pretext_learned": (100, 1, "points"), "no_overfitting": (100, 1, "points"), "over_clustered": (100, 1, "points"),
-        "over_clustered_paper": (1, 3, "squared distance"), "over_clustered_centred": (1, 3, "squared distance"),
+        "over_clustered_paper": (1, 3, "distance²"), "over_clustered_centred": (1, 3, "distance²"),
         "size_not_architecture": (100, 1, "points per doubling of width")}
 MARK = {claims.SUPPORTED: "✓", claims.CONTRADICTED: "✗", claims.UNDECIDED: "?", claims.NOT_TESTED: "–"}
 QUESTION = ("Can small networks learn by contrastive self-supervision without a large teacher, and what stops them? Shi et al. "
@@ -88,6 +88,7 @@ def execute(notebook, output, **parameters):
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")                  # this environment's kernel before a user's own
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")           # a warning about the debugger, for every kernel
     papermill.execute_notebook(str(notebook), str(output), parameters, cwd=str(ROOT), kernel_name="python3",
+                               extra_arguments=["--IPKernelApp.log_level=40"],   # errors only
                                progress_bar={"desc": f"{parameters.get('profile', '')} {Path(notebook).stem}".strip(),
                                              "mininterval": 1 if sys.stderr.isatty() else 20})
 
@@ -132,7 +133,9 @@ def ledger(t, profiles):
 
 
 def write_claims(rows, path):
-    """The ledger as CSV, six significant digits; the file is touched only where its text changes."""
+    """The ledger as CSV, six significant digits; the file is touched only where its text changes, and not made without runs."""
+    if rows.empty:
+        return
     text = rows.to_csv(index=False, float_format="%.6g", lineterminator="\n")
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.is_file() or path.read_text() != text:
@@ -140,12 +143,12 @@ def write_claims(rows, path):
 
 
 def effect(row):
-    """(effect, interval) of a ledger row in readable units: ("+12.3 points", "[10.1, 14.5]"); empty where there is none."""
+    """(effect, interval) of a ledger row in readable units: ("+12.3 points", "[+10.1, +14.5]"); empty where there is none."""
     factor, digits, unit = UNIT.get(row.claim.split("/")[0], (1, 3, ""))
     if np.isnan(row.effect):
         return "", ""
     bounds = "" if np.isnan(row.low) else f"[{row.low * factor:+.{digits}f}, {row.high * factor:+.{digits}f}]"
-    return f"{row.effect * factor:+.{digits}f} {unit}".strip(), bounds
+    return f"{row.effect * factor:+.{digits}f} {unit}".strip().replace("-", "−"), bounds.replace("-", "−")
 
 
 def detectable(row):
@@ -170,10 +173,12 @@ def headline(t, profile):
     """One row of text per encoder of a profile: seeds, accuracies in percent on held-out images, mean ± half the 95 % interval.
 
     Linear: probe on frozen h. Supervised: the same probe on the encoder trained with labels under the same budget. Pretext:
-    instance-discrimination top-1 (original against view). All on the baseline arm at full width.
+    instance-discrimination top-1 (original against view). All on the baseline arm at full width. Paper: linear top-1 of its
+    baseline on ImageNet, another task.
     """
+    paper = pd.read_csv(ROOT / "results" / "reference" / "paper_headline.csv").set_index("model").baseline_200_percent
     t = t[(t.profile == profile) & (t.width == 1)] if len(t) else t
-    arms, rows = claims._baseline(t) if len(t) else t, []
+    arms, rows = claims.baseline(t) if len(t) else t, []
     for arch in (*models.SMALL, models.LARGE, "pixels"):
         own = t[t.arch == arch] if len(t) else t
         if not len(own):
@@ -184,9 +189,16 @@ def headline(t, profile):
         rows.append({"encoder": models.ENCODERS[arch].label, "seeds": str(len(after)) if len(after) else "",
                      "kNN untrained": percent(before.knn_test), "kNN trained": percent(after.knn_test),
                      "linear probe": percent(shown.linear_test), "supervised": percent(labels.linear_test),
+                     "paper, linear": f"{paper[arch]:.1f}" if arch in paper else "",
                      "pretext, train": percent(shown.instdisc_dsd_top1_train),
                      "pretext, held out": percent(shown.instdisc_dsd_top1_test)})
     return pd.DataFrame(rows)
+
+
+def of_encoders(rows, claim, profile):
+    """[(label, row)] of the encoders for which a claim was tested in a profile."""
+    found = rows[rows.claim.str.startswith(f"{claim}/") & (rows.profile == profile) & (rows.verdict != claims.NOT_TESTED)]
+    return [(models.ENCODERS[row.claim.split("/")[1]].label, row) for row in found.itertuples()]
 
 
 def overall(rows):
@@ -195,14 +207,18 @@ def overall(rows):
 
 
 def terminal(rows):
-    """The ledger as lines of text, one per claim and profile."""
+    """The ledger as lines of text: each claim of a profile, and its encoders where only some were tested."""
     lines = []
     for profile, part in overall(rows).groupby("profile", sort=False):
         lines.append(f"\n{profile}")
         for row in part.itertuples():
-            shown, bounds = effect(row)
-            lines.append(f"  {MARK[row.verdict]} {row.verdict:<13}{row.claim:<24}{f'{shown} {bounds}'.strip() or 'no runs yet'}"
-                         f"{f', n = {row.n}' if row.n else ''}")
+            tested = [(row.claim, row)]
+            if row.verdict == claims.NOT_TESTED and (parts := of_encoders(rows, row.claim, profile)):
+                lines.append(f"  {MARK[row.verdict]} not tested   {row.claim:<24}as a whole, which needs all five encoders; of them:")
+                tested = [(f"  {label}", r) for label, r in parts]
+            for label, r in tested:
+                lines.append(f"  {MARK[r.verdict]} {r.verdict:<13}{label:<24}{' '.join(effect(r)).strip() or 'no runs'}"
+                             f"{f', n = {r.n}' if r.n else ''}")
     return "\n".join(lines).strip("\n") or "no runs yet: every claim is not tested"
 
 
@@ -213,41 +229,43 @@ def text(value):
     return html.escape(str(value)).replace("`", "&#96;")
 
 
-def html_table(head, body, caption):
+def html_table(head, body, caption, classes=""):
     """A table that scrolls sideways on a narrow screen. Cells are HTML already; the first of each row is its heading."""
     head = "".join(f'<th scope="col">{cell}</th>' for cell in head)
     body = "".join("<tr>" + "".join(f'<th scope="row">{c}</th>' if i == 0 else f"<td>{c}</td>" for i, c in enumerate(row)) + "</tr>"
                    for row in body)
-    return (f'<div class="table-wrapper docutils container" tabindex="0" role="region" aria-label="{text(caption)}"><table>'
+    return (f'<div class="table-wrapper {classes}" tabindex="0" role="region" aria-label="{text(caption)}"><table>'
             f"<caption>{text(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>")
 
 
-def verdict_cell(row):
-    """Verdict, effect, interval and n of one ledger row (None: nothing was run), as HTML."""
+def verdict_cell(row, parts=()):
+    """Verdict, effect, interval and n of one ledger row (None: nothing was run), as HTML; parts: of_encoders, if only some were tested."""
     if row is None or row.verdict == claims.NOT_TESTED:
-        return f'<span class="verdict not-tested">{MARK[claims.NOT_TESTED]} not tested</span>'
+        each = [f'<br><span class="verdict {r.verdict.replace(" ", "-")}">{MARK[r.verdict]}</span> '
+                f'<span class="number">{text(label)}: {text(effect(r)[0])}</span>' for label, r in parts]
+        return f'<span class="verdict not-tested">{MARK[claims.NOT_TESTED]} not tested</span>{" as a whole" if each else ""}{"".join(each)}'
     shown, bounds = effect(row)
     least = detectable(row)
     parts = [f'<span class="verdict {row.verdict.replace(" ", "-")}">{MARK[row.verdict]} {text(row.verdict)}</span>',
              f'<span class="number">{text(shown)}</span>', f'<span class="number">{text(bounds)}</span>' if bounds else "",
-             f'<span class="quiet">n = {row.n}{f", detectable {least}" if least else "" if bounds else ", no interval"}</span>']
+             f'<span class="quiet">n = {row.n}{f", could have seen {least}" if least else "" if bounds else ", no interval"}</span>']
     return "<br>".join(part for part in parts if part)
 
 
 def ledger_html(rows, profiles, mine, pages):
-    """The verdicts: one row per claim, one column per profile; below, folded, every encoder's and the rule."""
+    """The verdicts: one row per claim, one column per profile; below, folded, every encoder's and the rule. pages: notebooks shown."""
     def at(claim, profile):
         found = rows[(rows.claim == claim) & (rows.profile == profile)]
         return next(found.itertuples(), None)
 
     def link(claim):
-        page = next((f"{p}/{NOTEBOOK.get(claim.name)}" for p in (mine, *profiles) if f"{p}/{NOTEBOOK.get(claim.name)}" in pages), None)
-        return f'<a href="{text(page)}.html">{text(claim.statement)}</a>' if page else text(claim.statement)
+        page = NOTEBOOK.get(claim.name)
+        return f'<a href="{page}.html">{text(claim.statement)}</a>' if page in pages else text(claim.statement)
 
     head = ["Claim", *[f"<code>{text(p)}</code>{'<br>your run' if p == mine else ''}" for p in profiles]]
-    body = [[f'{link(c)}<br><span class="quiet">{text(c.source)}</span>', *[verdict_cell(at(c.name, p)) for p in profiles]]
-            for c in claims.CLAIMS]
-    out = [html_table(head, body, "Verdicts. A claim about all encoders shows the least favourable one.")]
+    body = [[f'{link(c)}<br><span class="quiet">{text(c.source)}</span>', *[verdict_cell(at(c.name, p), of_encoders(rows, c.name, p))
+            for p in profiles]] for c in claims.CLAIMS]
+    out = [html_table(head, body, "Effect and 95 % interval over n seeds. A claim about all encoders shows the least favourable one.")]
     for c in claims.CLAIMS:
         names = list(dict.fromkeys(rows[rows.claim.str.startswith(c.name + "/")].claim))
         each = [[text(models.ENCODERS[n.split("/")[1]].label if n.split("/")[1] in models.ENCODERS else n),
@@ -260,27 +278,26 @@ def ledger_html(rows, profiles, mine, pages):
 
 def headline_html(t, profile):
     rows = headline(t, profile)
-    if rows.empty:
-        return f"<p><code>{text(profile)}</code>: no runs yet.</p>"
-    first = t[t.profile == profile].iloc[0]
+    first = t[(t.profile == profile) & (t.evaluation == "full")].iloc[0]
     caption = (f"{profile}: {first.data}, {first.images_train:,.0f} training and {first.images_test:,.0f} held-out images of "
-               f"{first.classes:.0f} classes. Percent; mean ± half the 95 % interval over seeds.")
-    return html_table([text(c[0].upper() + c[1:]) for c in rows], [[text(c) or "–" for c in row] for row in rows.values], caption)
+               f"{first.classes:.0f} classes. Percent; mean ± half the 95 % interval over seeds. Paper: ImageNet, 200 epochs.")
+    body = [[f'<span class="number">{text(c) or "–"}</span>' for c in row] for row in rows.values]
+    return html_table([text(c) for c in rows], body, caption)
 
 
 def encoders_html():
     def millions(count):
         return f"{count / 1e6:.2f} M"
     rows = [[text(r.label), millions(r.parameters), millions(r.paper_parameters), millions(r.backbone_parameters), str(r.dim),
-             millions(r.multiply_adds).replace(".00", ""), text(r.differences)] for r in models.table().itertuples()]
-    return html_table(["Encoder", "Parameters", "Official code", "Without head", "D", "Multiply-adds", "Differences from the official code"],
-                      rows, "The encoders at 224 px with a 1000-way head; D is the dimension of the representation.")
+             f"{r.multiply_adds / 1e6:,.0f} M", text(r.differences)] for r in models.table().itertuples()]
+    head = ["Encoder", "Parameters", "Official code", "Without head", "D", "Multiply-adds", "Differences from the official code"]
+    return html_table(head, rows, "The encoders at 224 px with a 1000-way head; D is the dimension of the representation.", "wide")
 
 
 def machines_html(t):
     if t.empty:
         return "<p>No runs yet.</p>"
-    rows = [[f"<code>{text(profile)}</code>", text(device), str(len(part)), f"{part.seconds.sum() / 3600:.1f} h",
+    rows = [[f"<code>{text(profile)}</code>", text(device), str(len(part)), f"{part.seconds.sum() / 60:,.0f} min",
              " ".join(f"<code>{text(str(c)[:10])}</code>" for c in dict.fromkeys(part.commit))]
             for (profile, device), part in t.groupby(["profile", "device"], sort=False)]
     return html_table(["Profile", "Machine", "Runs", "Training", "Commit"], rows,
@@ -288,6 +305,7 @@ def machines_html(t):
 
 
 STYLE = """
+@media (min-width: 76em) { .content { width: 54em; } }
 .verdict { font-weight: 600; white-space: nowrap; }
 .supported { color: #1a7f37; } .contradicted { color: #b3261e; } .undecided { color: #7a5b00; } .not-tested { color: #666; }
 @media (prefers-color-scheme: dark) { body:not([data-theme="light"]) .supported { color: #56d364; }
@@ -295,38 +313,41 @@ STYLE = """
   body:not([data-theme="light"]) .not-tested { color: #aaa; } }
 body[data-theme="dark"] .supported { color: #56d364; } body[data-theme="dark"] .contradicted { color: #ff8a80; }
 body[data-theme="dark"] .undecided { color: #e3b341; } body[data-theme="dark"] .not-tested { color: #aaa; }
-.number { white-space: nowrap; font-variant-numeric: tabular-nums; } .quiet { color: var(--color-foreground-secondary); font-size: 85%; }
-.table-wrapper { overflow-x: auto; } .table-wrapper table { font-size: 0.85rem; } .table-wrapper caption { text-align: left; }
-.table-wrapper th, .table-wrapper td { vertical-align: top; text-align: left; font-weight: normal; }
-.table-wrapper thead th { font-weight: 600; } .table-wrapper tbody th { min-width: 11em; }
+.number { white-space: nowrap; } .quiet { color: var(--color-foreground-secondary); font-size: 85%; }
+.table-wrapper, .cell_output { overflow-x: auto; } .table-wrapper { margin: 1em 0; }
+.table-wrapper table, table.dataframe { font-size: 0.8rem; border: 0; border-collapse: collapse; font-variant-numeric: tabular-nums; }
+.table-wrapper caption { text-align: left; padding: 0.3em 0; }
+.table-wrapper th, .table-wrapper td, table.dataframe th, table.dataframe td { vertical-align: top; text-align: left;
+  font-weight: normal; border: 0; border-bottom: 1px solid var(--color-background-border); padding: 0.25em 0.8em 0.25em 0; }
+.table-wrapper thead th, table.dataframe thead th { font-weight: 600; }
+.table-wrapper tbody th { min-width: 10em; } .wide td:last-child { min-width: 22em; }
 details { margin: 0.5em 0; } summary { cursor: pointer; }
-.cell_output { overflow-x: auto; } .cell_output img { max-width: 100%; height: auto; background: #fff; }
-.math-display { display: block; overflow-x: auto; margin: 1em 0; text-align: center; }
+div.cell div.highlight pre { font-size: 0.78rem; } div.cell_output pre { font-size: 0.78rem; white-space: pre-wrap; }
+.cell_output img { max-width: 100%; height: auto; background: #fff; }
+.math-display { overflow-x: auto; margin: 1em 0; text-align: center; }
 """
 
 
-def index_page(t, rows, profiles, mine, pages, absent):
-    """index.md: Markdown headings for the navigation, tables as raw HTML. absent: profile -> why its notebooks are not drawn."""
+def index_page(t, rows, profiles, mine, pages, note=""):
+    """index.md: Markdown headings for the navigation, tables as raw HTML. mine: the reader's own profile; note: what is not drawn."""
     def raw(block):
         return f"```{{raw}} html\n{block}\n```\n"
-    counted = overall(rows)
     parts = ["# Small contrastive models without a teacher\n", QUESTION + "\n", STUDY + "\n"]
-    if mine and mine not in COMMITTED:
+    if mine:
         parts.append(f"The profile `{mine}` was run on this machine, with few seeds; the other columns are the study's committed runs.\n")
-    parts += ["## Verdicts\n", raw(ledger_html(rows, profiles, mine if mine not in COMMITTED else None, pages)), "## Results\n",
-              *[raw(headline_html(t, p)) for p in profiles if len(t) and (t.profile == p).any()],
-              *[raw(f"<p>Not drawn: <code>{text(p)}</code> ({text(why)}).</p>") for p, why in absent.items()],
-              "## Encoders\n", raw(encoders_html()), "## Runs and machines\n", raw(machines_html(t))]
-    if counted.empty:
-        parts.insert(3, "No runs are stored yet, so every claim is not tested.\n")
-    for profile in dict.fromkeys(page.split("/")[0] for page in pages):
-        caption = f"{profile}: {'this machine' if profile == mine and profile not in COMMITTED else 'committed runs'}"
-        parts.append(f"```{{toctree}}\n:hidden:\n:caption: \"{caption}\"\n\n"
-                     + "\n".join(page for page in pages if page.startswith(profile + "/")) + "\n```\n")
+    lacking = [p for p in profiles if not len(t) or not (t.profile == p).any()]
+    profiles = [p for p in profiles if p not in lacking]
+    if lacking:
+        parts.append(f"Not tested, because no runs are stored: {', '.join(f'`{p}`' for p in lacking)}.\n")
+    parts += [raw(f"<p>{text(note)}</p>")] if note else []
+    parts += ["## Verdicts\n", raw(ledger_html(rows, profiles, mine, pages)),
+              "## Results\n", *[raw(headline_html(t, p)) for p in profiles],
+              "## Encoders\n", raw(encoders_html()), "## Runs and machines\n", raw(machines_html(t)),
+              "```{toctree}\n:hidden:\n:caption: Notebooks\n\n" + "\n".join(pages) + "\n```\n"]
     return "\n".join(parts)
 
 
-def readable(notebook, profile, name):
+def readable(notebook, name):
     """An executed notebook as a page: figures described by the prose before them, progress bars gone, its origin said."""
     notebook["metadata"].pop("widgets", None)
     prose, first = "", True
@@ -334,8 +355,9 @@ def readable(notebook, profile, name):
         if cell["cell_type"] == "markdown":
             prose = " ".join(re.sub(r"[#*_`$\[\]<>|]|\(http\S+\)", "", cell["source"]).split())
             if first:
-                cell["source"] += (f"\n\n*Profile `{profile}`; the executed notebook is "
-                                   f"<a href=\"../notebooks/{profile}/{name}.ipynb\">{name}.ipynb</a>.*\n")
+                given = ", ".join(f"{k} = {v!r}" for k, v in notebook["metadata"].get("papermill", {}).get("parameters", {}).items())
+                cell["source"] += (f"\n\nExecuted with `{given.replace('`', '') or 'its own parameters'}`: "
+                                   f"<a href=\"notebooks/{name}.ipynb\">{name}.ipynb</a> with its outputs.\n")
                 first = False
         elif cell["cell_type"] == "code":
             cell["outputs"] = [o for o in cell["outputs"] if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})
@@ -344,35 +366,40 @@ def readable(notebook, profile, name):
     return notebook
 
 
-def build(t, rows, profiles, mine, notebooks, report=REPORT, absent=None):
-    """Write the pages into `report`. notebooks: {"<profile>/<name>": executed .ipynb}, which stay as they are. Returns index.html."""
+def build(t, rows, profiles, mine, notebooks, report=REPORT, note=""):
+    """Write the pages into `report`, around its folder `notebooks` of executed notebooks (their paths). Returns index.html."""
+    import nbformat
     from sphinx.application import Sphinx
     from sphinx.util.docutils import docutils_namespace, patch_docutils
-    report, source = Path(report).resolve(), Path(report).resolve() / "source"
-    report.mkdir(parents=True, exist_ok=True)
-    for old in report.iterdir():
-        if old.name != "notebooks":
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
+    report = Path(report).resolve()
+    aside, source = report / ".build", report / ".build" / "source"        # the pages of last time stay until the new ones stand
+    shutil.rmtree(aside, ignore_errors=True)
     (source / "_static").mkdir(parents=True)
     (source / "_static" / "report.css").write_text(STYLE)
-    (source / "index.md").write_text(index_page(t, rows, profiles, mine, list(notebooks), absent or {}))
-    for page, path in notebooks.items():
-        profile, name = page.split("/")
-        (source / profile).mkdir(exist_ok=True)
-        (source / f"{page}.ipynb").write_text(json.dumps(readable(json.loads(Path(path).read_text()), profile, name)))
+    (source / "index.md").write_text(index_page(t, rows, profiles, mine, [path.stem for path in notebooks], note))
+    for path in notebooks:
+        nbformat.write(readable(nbformat.read(path, 4), path.stem), source / path.name)
+    title = "Small contrastive models without a teacher"
     settings = {
-        "project": "Small contrastive models without a teacher", "extensions": ["myst_nb", "lib.report"], "html_theme": "furo",
-        "html_title": "Small contrastive models without a teacher", "html_static_path": [str(source / "_static")],
-        "html_css_files": ["report.css"], "html_math_renderer": "mathml", "html_show_sourcelink": False, "html_copy_source": False,
-        "html_show_copyright": False, "nb_execution_mode": "off", "nb_ipywidgets_js": {}, "nb_merge_streams": True,
-        "myst_enable_extensions": ["dollarmath", "amsmath"], "suppress_warnings": ["mystnb.unknown_mime_type", "myst.header"],
-        "html_theme_options": {"navigation_with_keys": True}, "html_domain_indices": False, "html_use_index": False}
+        "project": title, "html_title": title, "extensions": ["myst_nb", "lib.report"], "html_theme": "furo",
+        "html_static_path": [str(source / "_static")], "html_css_files": ["report.css"], "html_math_renderer": "mathml",
+        "html_show_sourcelink": False, "html_copy_source": False, "html_show_copyright": False, "html_show_search_summary": False,
+        "html_domain_indices": False, "html_use_index": False, "html_theme_options": {"navigation_with_keys": True},
+        "nb_execution_mode": "off", "nb_ipywidgets_js": {}, "nb_merge_streams": True,
+        "myst_enable_extensions": ["dollarmath", "amsmath"], "suppress_warnings": ["mystnb.unknown_mime_type", "myst.header"]}
     with patch_docutils(), docutils_namespace():
-        app = Sphinx(source, None, report, report / ".doctrees", "html", confoverrides=settings, status=None, freshenv=True)
+        app = Sphinx(source, None, aside / "html", aside / "doctrees", "html", confoverrides=settings, status=None, freshenv=True)
         app.build(force_all=True)
     if app.statuscode:
         raise RuntimeError("the report's pages could not be built; the lines above say why")
-    shutil.rmtree(report / ".doctrees", ignore_errors=True)
+    shutil.rmtree(aside / "html" / "_sources", ignore_errors=True)
+    for old in report.iterdir():
+        if old.name not in ("notebooks", ".build"):
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+    for new in (aside / "html").iterdir():
+        if not new.name.startswith("."):
+            new.rename(report / new.name)
+    shutil.rmtree(aside)
     return report / "index.html"
 
 
@@ -423,8 +450,9 @@ def readme_results(t):
     verdicts = pd.DataFrame([{"claim": f"{c.statement} ({c.source})"} | {
         p: f"**{r.verdict}** {' '.join(effect(r))}".strip() for p in profiles
         for r in rows[(rows.claim == c.name) & (rows.profile == p)].itertuples()} for c in claims.CLAIMS])
-    return "\n\n".join([markdown(verdicts), *[f"`{p}`, percent on held-out images, mean ± half the 95 % interval over seeds:\n\n"
-                                              f"{markdown(headline(t, p))}" for p in profiles]])
+    tables = [f"`{p}`, percent on held-out images, mean ± half the 95 % interval over seeds (paper: ImageNet, 200 epochs):\n\n"
+              f"{markdown(headline(t, p))}" for p in profiles]
+    return "\n\n".join([markdown(verdicts), *tables])
 
 
 BETWEEN = re.compile(r"(<!-- results: python -m lib.report --readme -->\n).*?(\n<!-- end of results -->)", re.DOTALL)
@@ -460,15 +488,15 @@ def figure(t, profile, path):
 
     from lib import plots
     plots.style()
-    t = plots.arms(t[(t.profile == profile)])
-    large = t[(t.arm == "trained") & (t.arch == models.LARGE)]
-    panels = Figure(figsize=(plots.WIDTH, 7.5), layout="constrained").subplots(3)
+    t = plots.arms(t[(t.profile == profile) & (t.evaluation == "full")])
+    panels = Figure(figsize=(plots.WIDTH, 7), layout="constrained").subplots(3)
     plots.dots(t, "knn_test", "kNN accuracy, held out", panels[0], "Does it learn?", chance=1 / t.classes.iloc[0])
     plots.generalisation_gap(t, panels[1], "Does it overfit the pretext task?")
-    pure = large[f"homogeneity_k{t.classes.iloc[0]:.0f}"].mean() if len(large) else np.nan
-    t = t[t.arm.isin(["trained", "untrained"])]
-    t = t.assign(whole=claims.completeness_at(t, pure) if len(large) else np.nan)
-    plots.dots(t, "whole", f"completeness where homogeneity is {pure:.2f}, ResNet-50's", panels[2], "Does it split the classes?", percent=False)
+    t = plots.matched(t)
+    plots.dots(t[t.arm == "trained"], "completeness_matched", "completeness at ResNet-50's purity with one cluster a class", panels[2],
+               "Does it split the classes?", percent=False)
+    if panels[2].get_legend():
+        panels[2].get_legend().remove()                                    # the first panel's serves
     panels[0].figure.savefig(path, metadata={"Date": None})
 
 
@@ -488,45 +516,44 @@ def report(args):
     unclear = [p for p in args.parameters if "=" not in p]
     if unclear:
         raise ValueError(f"-p {unclear[0]}: write it as name=value")
-    parameters = {name.strip(): value(given) for name, given in (p.split("=", 1) for p in args.parameters)}
+    parameters = {name.strip(): value(given.strip()) for name, given in (p.split("=", 1) for p in args.parameters)}
     if "profile" in parameters:
         raise ValueError("the profile is given by --profile (make report PROFILE=...), not as a parameter")
+    if isinstance(parameters.get("archs"), str):
+        parameters["archs"] = parameters["archs"].split(",")
     check_parameters(notebooks, parameters)
     for arch in parameters.get("archs") or []:
         check_name("archs", arch, models.ENCODERS)
 
-    data = parameters.get("data")
-    if not args.no_train:
+    data, note = parameters.get("data") or None, ""
+    if args.no_train:
+        parameters["train"], missing = False, [c for c in studies.plan(profile, data) if not runs.folder(c, profile).exists()]
+        if missing:
+            note = (f"Of {len(studies.plan(profile, data))} runs of the profile {profile}, {len(missing)} are not stored: "
+                    "figures and verdicts rest on the others.\n")
+        notebooks = notebooks if runs.paths(profile) else []
+    else:
         print(f"1/3 training what profile {profile} lacks", flush=True)
         studies.main(["--profile", profile, "--jobs", str(args.jobs), *(["--data", data] if data else [])])
 
     print("2/3 executing the notebooks", flush=True)
-    drawn, absent = {}, {}
-    for which in dict.fromkeys([profile, *COMMITTED]):
-        missing = [c for c in studies.plan(which, data if which == profile else None) if not runs.folder(c, which).exists()]
-        if missing and (args.no_train or which != profile):
-            absent[which] = f"{len(missing)} of its runs are not stored"
-            continue
-        for notebook in notebooks:
-            output = REPORT / "notebooks" / which / notebook.name
-            own = parameters if which == profile else {}
-            made = executed(notebook, output, {"profile": which} | own_parameters(notebook, own))
-            drawn[f"{which}/{notebook.stem}"] = output
-            print(f"  {which}/{notebook.stem}: {'executed' if made else 'unchanged'}, {time.time() - started:.0f} s", flush=True)
+    drawn = []
+    for notebook in notebooks:
+        drawn.append(REPORT / "notebooks" / notebook.name)
+        made = executed(notebook, drawn[-1], {"profile": profile} | own_parameters(notebook, parameters))
+        print(f"    {notebook.stem}: {'executed' if made else 'unchanged'}, {time.time() - started:.0f} s", flush=True)
 
     print("3/3 drawing the pages", flush=True)
     mine = None if profile in COMMITTED else profile
     t = pd.concat([table(*COMMITTED), *([table(mine, data=data)] if mine else [])], ignore_index=True)
-    committed = ledger(t, COMMITTED)
-    write_claims(committed, ROOT / "results" / "claims.csv")
-    rows = committed
+    rows = ledger(t, COMMITTED)
+    write_claims(rows, ROOT / "results" / "claims.csv")
     if mine:
         own = ledger(t, [mine])
         write_claims(own, ROOT / "results" / "mine" / "claims.csv")
-        rows = pd.concat([committed, own], ignore_index=True)
-    profiles = [p for p in COMMITTED if p in absent or (len(t) and (t.profile == p).any())] + ([mine] if mine else [])
-    index = build(t, rows, profiles, mine, drawn, absent=absent)
-    print(f"\n{terminal(rows)}\n\n{index} ({time.time() - started:.0f} s)")
+        rows = pd.concat([rows, own], ignore_index=True)
+    index = build(t, rows, [*COMMITTED, *([mine] if mine else [])], mine, drawn, note=note)
+    print(f"\n{terminal(rows)}\n\n{note}{index}  ({time.time() - started:.0f} s)")
 
 
 def own_parameters(notebook, parameters):

@@ -218,21 +218,18 @@ def paths(profile, store=None):
 
 
 def table(*profiles, store=None):
-    """One row per stored run: profile, run, every field of its configuration, every metric, commit, device, seconds.
+    """The tidy table of every run stored for these profiles. A folder that cannot be trusted raises BrokenRun."""
+    return tidy(load(path) for profile in profiles for path in paths(profile, store))
 
-    A folder that cannot be trusted raises BrokenRun.
-    """
-    rows = []
-    for profile in profiles:
-        for path in paths(profile, store):
-            run = load(path)
-            rows.append({"profile": profile, "run": run.name, "definition": DEFINITION, **asdict(run.config), **run.metrics,
-                         "commit": run.provenance["commit"], "device": run.provenance["device"],
-                         "seconds": run.provenance["train_seconds"]})
-    return pd.DataFrame(rows)
+
+def tidy(runs):
+    """One row per Run: profile, run, every field of its configuration, every metric, commit, device, seconds."""
+    return pd.DataFrame([{"profile": run.path.parent.name, "run": run.name, "definition": DEFINITION, **asdict(run.config), **run.metrics,
+                          "commit": run.provenance["commit"], "device": run.provenance["device"],
+                          "seconds": run.provenance["train_seconds"]} for run in runs])
 
 
 def histories(runs):
-    """One row per run and epoch of an iterable of Run: arch, seed, width, method, run, and the columns of history.csv."""
-    return pd.concat([run.history.assign(arch=run.config.arch, seed=run.config.seed, width=run.config.width,
+    """One row per Run and epoch: profile, arch, seed, width, method, run, and the columns of history.csv."""
+    return pd.concat([run.history.assign(profile=run.path.parent.name, arch=run.config.arch, seed=run.config.seed, width=run.config.width,
                                          method=run.config.method, run=run.name) for run in runs], ignore_index=True)

@@ -62,6 +62,9 @@ PROFILES = {
 }
 
 
+COMMITTED = ("textures", "cifar10_subset", "cifar10")   # profiles whose runs are in git, the richest first
+
+
 def profile(name):
     check_name("profile", name, PROFILES)
     return PROFILES[name]
@@ -124,6 +127,19 @@ def plan(name, data=None):
     for same in by_seed[1:]:                                               # one seed of everything before the next of any
         wanted += [*untrained(same), *same]
     return list(dict.fromkeys([*wanted, *widths(name, data)]))
+
+
+def gather(name, configs, train=True):
+    """What a notebook compares: {profile: [Run]}, the runs of `configs` in profile `name` and what is stored of each committed one.
+
+    train=False leaves out what is not stored yet instead of training it.
+    """
+    mine = [c for c in dict.fromkeys(configs) if train or runs.folder(c, name).exists()]
+    found = {name: [runs.run_or_load(c, name) for c in mine]}
+    for other in COMMITTED:
+        if other != name:
+            found[other] = [runs.load(path) for c in plan(other) if (path := runs.folder(c, other)).exists()]
+    return {p: stored for p, stored in found.items() if stored}
 
 
 def main(argv=None):

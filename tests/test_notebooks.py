@@ -1,0 +1,106 @@
+"""Each notebook runs as a reader runs it, on the smoke profile; and each is committed as a change of thought, without outputs."""
+import ast
+import os
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from lib import runs, studies
+from lib.runs import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+named = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code(path):
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def papermill(path, output, *arguments, cwd=ROOT):
+    command = [sys.executable, "-m", "papermill", str(path), str(output), "--no-progress-bar", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=540,
+                          env=os.environ | {"OMP_NUM_THREADS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"})
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """The smoke runs, in their place in the store (ignored by git); one worker of the test suite trains them."""
+    from filelock import FileLock
+    with FileLock(tmp_path_factory.getbasetemp().parent / "smoke.lock"):
+        return [runs.run_or_load(config, "smoke", progress=False) for config in studies.plan("smoke")]
+
+
+def test_there_are_notebooks():
+    assert {"01_pretext_fitting", "02_over_clustering"} <= {path.stem for path in NOTEBOOKS}
+
+
+@named
+def test_notebook_is_committed_without_outputs_and_with_readable_ids(path):
+    notebook = read(path)
+    nbformat.validate(notebook)
+    ids = [cell.id for cell in notebook.cells]
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5) and notebook.metadata.kernelspec.name == "python3"
+    assert len(set(ids)) == len(ids) and all(i.replace("-", "").isalpha() and i.islower() for i in ids)
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code(path))
+
+
+@named
+def test_notebook_has_one_commented_parameters_cell_of_plain_values(path):
+    tagged = [cell for cell in code(path) if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    lines = tagged[0].source.splitlines()
+    assert all("  # " in line for line in lines)
+    values = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(tagged[0].source).body}
+    assert values["profile"] == "quick" and {"profile", "data", "archs"} <= set(values)
+
+
+@named
+def test_notebook_defines_nothing_and_keeps_its_cells_short(path):
+    lengths = [len(cell.source.splitlines()) for cell in code(path)]
+    assert max(lengths) <= 25 and sorted(lengths)[int(0.7 * len(lengths))] <= 12
+    nodes = [node for cell in code(path) for node in ast.walk(ast.parse(cell.source))]
+    assert not any(isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)) for node in nodes)
+
+
+@named
+def test_notebook_begins_with_its_question_the_criteria_and_the_parameters(path):
+    cells = read(path).cells
+    assert [cell.cell_type for cell in cells[:3]] == ["markdown", "markdown", "code"] and cells[0].source.split("\n")[0].endswith("?")
+    assert cells[-1].cell_type == "markdown" and cells[-1].source.startswith("## Limits")
+
+
+@named
+def test_notebook_runs_on_smoke(path, smoke, tmp_path):
+    done = papermill(path, tmp_path / "out.ipynb", "-p", "profile", "smoke")
+    assert done.returncode == 0, done.stderr[-2000:]
+    executed = [cell for cell in read(tmp_path / "out.ipynb").cells if cell.cell_type == "code"]
+    kinds = [kind for cell in executed for output in cell.outputs for kind in output.get("data", {})]
+    assert kinds.count("image/svg+xml") >= 5 and kinds.count("text/html") >= 4
+    assert not [o.text for cell in executed for o in cell.outputs if o.get("name") == "stderr" and "Warning" in o.text]
+
+
+@named
+def test_unknown_profile_stops_the_notebook_with_the_nearest_name(path, tmp_path):
+    done = papermill(path, tmp_path / "out.ipynb", "-p", "profile", "smokee")
+    assert done.returncode != 0 and "did you mean 'smoke'?" in done.stderr
+
+
+def test_notebook_runs_from_its_own_folder_and_takes_encoders_as_text(smoke, tmp_path):
+    path = ROOT / "notebooks" / "01_pretext_fitting.ipynb"
+    done = papermill(path, tmp_path / "out.ipynb", "-p", "profile", "smoke", "-p", "archs", "mobilenet_v3_small", cwd=path.parent)
+    assert done.returncode == 0, done.stderr[-2000:]
+    text = (tmp_path / "out.ipynb").read_text()
+    assert "ResNet-50" not in text.split('"id": "loss"')[1].split('"id": "tables-text"')[0]
+
+
+def test_every_parameter_that_the_batch_passes_exists():
+    from papermill import inspect_notebook
+    for path in NOTEBOOKS:
+        found = inspect_notebook(str(path))
+        assert {"profile", "data", "archs"} <= set(found) and all(entry["help"] for entry in found.values()), path.name

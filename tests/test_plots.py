@@ -1,0 +1,250 @@
+"""Figures from made-up tables: how much is drawn, in which colours and units, and what happens without runs."""
+import hashlib
+from types import SimpleNamespace
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.colors import to_hex  # noqa: E402
+
+from lib import claims, models, plots  # noqa: E402
+
+ARCHS = [*models.SMALL, models.LARGE]
+FACTORS = ("orientation", "frequency", "polarity")
+EMPTY = pd.DataFrame({"arch": [], "arm": [], "profile": []})
+
+
+@pytest.fixture(autouse=True)
+def house_style():
+    plots.style()
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Six encoders with three seeds, untrained and supervised, ResNet-18 at two more widths, raw pixels; deit_tiny learns nothing."""
+    rng, rows = np.random.default_rng(0), []
+
+    def row(arch, seed, epochs=10, method="moco", width=1.0):
+        knn = 0.6 + 0.03 * ARCHS.index(arch) + 0.01 * rng.random() if arch in ARCHS else 0.3
+        knn -= 0.2 * (epochs == 0) + 0.3 * (arch == "deit_tiny" and epochs > 0)
+        numbers = {"knn_val": knn, "knn_test": knn, "instdisc_dsd_top1_train": knn / 2 + 0.01, "instdisc_dsd_top1_test": knn / 2,
+                   "uniformity_d_test": -3 + knn, "intra_class_d_test": 1.2, "uniformity_d_test_centred": -3.2,
+                   "intra_class_d_test_centred": 1.5, "sub_clusters": 3.0}
+        numbers |= {f"nn{k}_test": knn - k / 1000 for k in plots.NEIGHBOURS} | {f"ami_{f}": 0.1 for f in FACTORS}
+        numbers |= {f"homogeneity_k{12 * f}": min(1, knn * f ** 0.1) for f in plots.PER_CLASS}
+        numbers |= {f"completeness_k{12 * f}": knn / f ** 0.3 for f in plots.PER_CLASS}
+        rows.append({"profile": "textures", "arch": arch, "seed": seed, "epochs": epochs, "method": method, "width": width, "classes": 12,
+                     "instances_test": 4992, "run": f"{arch}-{method}-{epochs}ep-w{width}-seed{seed}"} | numbers)
+    for arch in ARCHS:
+        for seed in range(3):
+            row(arch, seed)
+            row(arch, seed, epochs=0)
+        row(arch, 0, method="supervised")
+    for width in (0.25, 2.0):
+        row("resnet18", 0, width=width)
+    row("pixels", 0, epochs=0)
+    return plots.arms(pd.DataFrame(rows))
+
+
+@pytest.fixture(scope="module")
+def history(table):
+    trained = table[table.arm == "trained"]
+    return pd.DataFrame([{"arch": r.arch, "run": r.run, "epoch": epoch, "loss": np.nan if epoch == 0 else 7 - epoch,
+                          "instdisc_train": epoch / 10, "instdisc_test": epoch / 11, "knn_val": epoch / 10, "homogeneity": epoch / 20}
+                         for r in trained.itertuples() for epoch in range(4)])
+
+
+def lines_of(ax, arch):
+    return [line for line in ax.lines if to_hex(line.get_color()) == to_hex(plots.colour(arch))]
+
+
+def legend_of(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_each_encoder_has_a_colour_and_a_marker_of_its_own():
+    assert len({plots.colour(arch) for arch in models.ENCODERS}) == len(models.ENCODERS)
+    assert len({plots.marker(arch) for arch in models.ENCODERS}) == len(models.ENCODERS)
+
+
+def test_an_encoder_keeps_its_colour_when_others_are_missing(history):
+    alone = plots.loss(history[history.arch == "resnet18"], 2048)
+    together = plots.loss(history, 2048)
+    assert len(lines_of(alone, "resnet18")) == len(lines_of(together, "resnet18")) == 4      # three seeds and their mean
+
+
+def test_arms_tell_trained_untrained_supervised_widths_and_pixels_apart(table):
+    assert table.arm.value_counts().to_dict() == {"trained": 18, "untrained": 18, "supervised": 6, "width": 2, "pixels": 1}
+
+
+def test_loss_draws_every_seed_the_mean_and_chance(history):
+    ax = plots.loss(history, 2048, title="here")
+    assert len(ax.lines) == 6 * (3 + 1) + 1
+    assert ax.lines[-1].get_ydata()[0] == pytest.approx(np.log(2049))
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title("left")) == ("epoch", "InfoNCE (nats)", "here")
+    assert legend_of(ax) == [models.ENCODERS[a].label for a in ARCHS] + ["chance, log(2048 + 1)"]
+
+
+def test_the_thick_line_is_the_mean_of_the_seeds():
+    history = pd.DataFrame({"arch": "resnet50", "run": ["a", "a", "b", "b"], "epoch": [1, 2, 1, 2], "loss": [6.0, 4.0, 4.0, 3.0]})
+    mean = max(plots.loss(history, 16).lines[:-1], key=lambda line: line.get_linewidth())
+    assert list(mean.get_ydata()) == [5.0, 3.5]
+
+
+def test_instance_discrimination_has_a_panel_per_encoder_from_zero_up_to_all_that_is_drawn(history):
+    axes = plots.instance_discrimination(history, 996)
+    assert [ax.get_title("left") for ax in axes.flat] == [models.ENCODERS[a].label for a in ARCHS]
+    assert all(len(ax.lines) == 2 * (3 + 1) + 1 for ax in axes.flat)
+    low, high = axes[0, 0].get_ylim()
+    assert low == 0 and high >= 0.3
+    assert {line.get_ydata()[0] for ax in axes.flat for line in ax.lines if line.get_linestyle() == ":"} == {1 / 996}
+
+
+def test_the_gap_is_drawn_in_points_with_the_interval_that_the_verdict_uses(table):
+    ax = plots.generalisation_gap(table)
+    t = table[(table.arm == "trained") & (table.arch == "resnet18")]
+    _, low, high, _ = claims.equivalence(t.instdisc_dsd_top1_train, t.instdisc_dsd_top1_test, 4992)
+    assert any(np.allclose(line.get_xdata(), [100 * low, 100 * high]) for line in lines_of(ax, "resnet18") if len(line.get_xdata()) == 2)
+    assert [label.get_text() for label in ax.get_yticklabels()] == [models.ENCODERS[a].label for a in ARCHS]
+    assert "points" in ax.get_xlabel() and "3 points" in legend_of(ax)[0]
+    assert ax.get_xlim()[0] <= -3 and ax.get_xlim()[1] >= 3
+
+
+def test_dots_show_every_seed_untrained_hollow_chance_and_the_papers_value(table):
+    ax = plots.dots(table, "instdisc_dsd_top1_train", "top-1", chance=1 / 4992, paper={"mobilenet_v3_large": 0.9353, "other": 1})
+    assert legend_of(ax) == ["trained", "untrained", "chance", "paper"]
+    hollow = [line for line in ax.lines if to_hex(line.get_markerfacecolor()) == "#ffffff"]
+    assert len(hollow) == 6 and all(len(line.get_xdata()) == 3 for line in hollow)
+    assert sum(np.allclose(line.get_xdata(), 0.9353) for line in ax.lines) == 1
+    ax.figure.canvas.draw()
+    assert all(label.get_text().endswith("%") for label in ax.get_xticklabels())
+
+
+def test_views_tile_one_column_per_image_and_one_row_per_version():
+    images = np.random.default_rng(0).random((5, 3, 8, 8))
+    ax = plots.views({"image": images, "view 0": images}, list("abcde"))
+    assert ax.images[0].get_array().shape == (2 * 10, 5 * 10, 3)
+    assert [label.get_text() for label in ax.get_xticklabels()] == list("abcde")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["image", "view 0"]
+
+
+def test_over_clustering_sets_the_papers_points_beside_ours(table):
+    from lib.runs import ROOT
+    paper = pd.read_csv(ROOT / "results" / "reference" / "paper_figure1.csv")
+    axes = plots.over_clustering(table, paper, dict.fromkeys(ARCHS, 5e6))
+    assert [len(ax.collections) for ax in axes.flat] == [6, 6, 6, 6]
+    assert axes[0, 0].collections[-1].get_offsets()[0].tolist() == [-2.846, 0.9]             # ResNet-50, drawn last
+    assert all("uniformity" in ax.get_xlabel() for ax in axes.flat)
+
+
+def test_accuracy_over_k_draws_trained_and_untrained_and_chance(table):
+    ax = plots.accuracy_over_k(table)
+    assert [ax.lines[-2].get_ydata()[0], len(ax.lines)] == [pytest.approx(1 / 12), 2 * 6 * (3 + 1) + 2]
+    assert {"chance", "untrained"} < set(legend_of(ax))
+
+
+def test_clusters_mark_the_references_purity_at_one_cluster_a_class(table):
+    axes = plots.clusters(table)
+    pure = table[(table.arm == "trained") & (table.arch == "resnet50")].homogeneity_k12.mean()
+    assert len(axes) == 3 and axes[2].lines[-1].get_xdata()[0] == pytest.approx(pure)
+    assert [len(ax.lines) for ax in axes] == [24, 24, 25]
+
+
+def test_completeness_is_matched_to_the_reference_of_the_same_profile(table):
+    other = table[table.arch != "resnet50"].assign(profile="no reference")
+    out = plots.matched(pd.concat([table, other], ignore_index=True))
+    large = out[(out.profile == "textures") & (out.arm == "trained") & (out.arch == "resnet50")]
+    assert large.completeness_matched.mean() == pytest.approx(large.completeness_k12.mean(), abs=0.02)
+    assert out[out.profile == "no reference"].completeness_matched.isna().all() and len(out) == len(table) + len(other)
+
+
+def test_factors_have_a_row_per_encoder_and_arm_and_the_number_of_sub_clusters(table):
+    ax = plots.factors(table)
+    rows = [label.get_text() for label in ax.get_yticklabels()]
+    assert len(rows) == 3 * 6 + 1 and rows[0] == "MobileNetV3-Small, trained" and rows[-1] == "raw pixels"
+    assert [label.get_text() for label in ax.get_xticklabels()] == [*FACTORS, "sub-clusters"]
+    assert [text.get_text() for text in ax.texts].count("3.0") == len(rows)
+
+
+def test_widths_draw_every_run_and_the_large_reference(table):
+    axes = plots.widths(table, {"knn_test": "kNN", "homogeneity_k12": "homogeneity"})
+    assert len(axes) == 2 and len(axes[0].lines[0].get_xdata()) == 3 + 2
+    assert [label.get_text() for label in axes[0].get_xticklabels()] == ["0.25", "1", "2"]
+    assert lines_of(axes[0], "resnet50")
+
+
+def test_over_epochs_has_a_panel_per_number(history):
+    axes = plots.over_epochs(history, {"knn_val": "kNN", "homogeneity": "homogeneity"})
+    assert [ax.get_ylabel() for ax in axes] == ["kNN", "homogeneity"] and [len(ax.lines) for ax in axes] == [24, 24]
+
+
+@pytest.mark.parametrize("draw", [
+    lambda t: plots.loss(t, 64), lambda t: plots.instance_discrimination(t, 64), plots.generalisation_gap, plots.accuracy_over_k,
+    plots.clusters, plots.factors, lambda t: plots.dots(t, "knn_test", "kNN"), lambda t: plots.over_epochs(t, {"knn_val": "kNN"}),
+    lambda t: plots.widths(t, {"knn_test": "kNN"}), lambda t: plots.umaps({}, ["a"])])
+def test_a_figure_without_runs_is_a_sentence(draw):
+    ax = np.ravel(draw(EMPTY))[0]
+    assert len(ax.texts) == 1 and ax.texts[0].get_text().endswith(".") and not ax.axison
+
+
+def test_without_factors_or_widths_a_sentence_says_so(table):
+    assert "factors" in plots.factors(table.drop(columns=[c for c in table if c.startswith("ami_")])).texts[0].get_text()
+    assert "one width" in plots.widths(table[table.arm != "width"], {"knn_test": "kNN"})[0].texts[0].get_text()
+
+
+def test_summary_marks_what_has_not_learned_and_shows_percent_with_its_interval(table):
+    out = plots.summary(table, {"kNN": "knn_test", "absent": "nothing"}).reset_index()
+    failed = out[out.arm == "trained, not learned"]
+    assert failed.encoder.tolist() == ["DeiT-Ti"] and set(out.absent) == {""}
+    t = table[(table.arm == "trained") & (table.arch == "resnet50")]
+    mean, low, high = (100 * x for x in claims.interval(t.knn_test))
+    assert out[(out.encoder == "ResNet-50") & (out.arm == "trained")].kNN.item() == f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+    assert plots.shown([0.5]) == "50.0"
+
+
+def test_verdicts_show_points_and_the_smallest_effect_that_paired_seeds_detect():
+    gains = np.array([0.10, 0.12, 0.17])
+    _, low, high = claims.interval(gains)
+    row = dict(zip(claims.COLUMNS, ["pretext_learned/resnet18", "textures", "", "", "", gains.mean(), low, high, 3, "supported", ""]))
+    out = plots.verdicts(pd.DataFrame([row, row | {"claim": "other"}]), "pretext_learned").reset_index()
+    assert len(out) == 1 and out.loc[0, ["encoder", "unit", "verdict"]].tolist() == ["ResNet-18", "points", "supported"]
+    assert out.loc[0, "effect [95 %]"] == f"+13.0 [{100 * low:.1f}, {100 * high:.1f}]"
+    assert out.loc[0, "could have seen"] == f"{100 * claims.detectable(gains):.1f}"
+
+
+# ---- coordinates ----
+
+@pytest.fixture
+def run(tmp_path):
+    """A run's folder as its training leaves it: embeddings of two far groups, and checksums of what is and is not here."""
+    rng = np.random.default_rng(0)
+    h = rng.normal(size=(60, 8)) + 9 * np.repeat(np.eye(8)[:2], 30, axis=0)
+    np.savez_compressed(tmp_path / "embeddings.npz", h=h.astype(np.float16), label=np.repeat([0, 1], 30))
+    (tmp_path / "SHA256SUMS").write_text("aa  config.json\nbb  encoder.safetensors\ncc  metrics.json\n")
+    return SimpleNamespace(path=tmp_path)
+
+
+def test_coordinates_are_computed_once_and_their_checksum_joins_the_others(run):
+    table = plots.coordinates(run)
+    assert list(table) == ["x", "y", "label", "index"] and table["index"].tolist() == list(range(60))
+    assert table.label.tolist() == [0] * 30 + [1] * 30 and np.allclose(table.x, table.x.round(3), atol=1e-9)
+    checksum = hashlib.sha256((run.path / "umap.csv").read_bytes()).hexdigest()
+    sums = (run.path / "SHA256SUMS").read_text()
+    assert sums == f"aa  config.json\nbb  encoder.safetensors\ncc  metrics.json\n{checksum}  umap.csv\n"
+    (run.path / "embeddings.npz").unlink()                                 # a clone has the coordinates only
+    pd.testing.assert_frame_equal(plots.coordinates(run), table)
+    assert sorted(p.name for p in run.path.iterdir()) == ["SHA256SUMS", "umap.csv"]
+    axes = plots.umaps({"one": table}, ["a", "b"], {"polarity": np.tile([-1.0, 1.0], 30), "phase": np.linspace(0, 1, 60)})
+    assert axes.shape == (1, 3) and [len(ax.collections[0].get_offsets()) for ax in axes.flat] == [60] * 3
+
+
+def test_coordinates_without_embeddings_say_where_they_are(run):
+    (run.path / "embeddings.npz").unlink()
+    with pytest.raises(FileNotFoundError, match="only on the machine that trained it"):
+        plots.coordinates(run)
