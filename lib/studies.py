@@ -15,7 +15,8 @@ from lib import check_name, models, runs
 from lib.train import PretrainConfig
 
 # Chosen by `search` on val with a seed that the study does not use; tests/test_studies.py compares this table with the stored runs.
-LEARNING_RATES = {}
+LEARNING_RATES = {"mobilenet_v3_small": 4e-3, "deit_tiny": 5e-4, "efficientnet_b0": 5e-4, "mobilenet_v3_large": 4e-3,
+                  "resnet18": 5e-4, "resnet50": 1e-3}
 SEARCH_LRS = (5e-4, 1e-3, 2e-3, 4e-3)
 SEARCH_SEED = 100
 
