@@ -154,6 +154,7 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
     arms = baseline(t) if len(t) else empty
     before = _same(t[(t.epochs == 0) & (t.width == 1)], arms, ["data", "limit", "stem", "standardize"]) if len(t) else empty
     large = arms[arms.arch == reference]
+    grown = learned(large, before[before.arch == reference])               # an unlearned reference is no reference
     for arch in architectures:
         a, u = arms[arms.arch == arch].sort_values("seed"), before[before.arch == arch].sort_values("seed")
         if a.empty or u.empty:
@@ -180,7 +181,7 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
             both = [above(*effect[1:]), above(*other[1:])]
             if name == "over_clustered" and both[1] == UNDECIDED and not np.isnan(other[1]):
                 both[1] = SUPPORTED                                        # locally as pure: not shown to be less
-            verdict = together(both) if learned(a, u) else UNDECIDED
+            verdict = together(both) if grown and learned(a, u) else UNDECIDED
             rows.append(_row(name, profile, arch, *effect, min(len(a), len(large)), verdict, [*runs, *large.run]))
     for name in [c for c in BY_NAME if c != "size_not_architecture"]:
         parts = [r for r in rows if r["claim"].startswith(name + "/")]

@@ -133,10 +133,11 @@ def monitor(data, config):
             return {}
         encoder = deepcopy(encoder)                                        # what is being trained stays as it is
         calibrate(encoder, data, viewer)
-        out = {}
-        for side in ("train", "test" if config.evaluation == "full" else "val"):
+        out, sides = {}, ("train", "test" if config.evaluation == "full" else "val")
+        fewest = min(int(getattr(data, side).labels.bincount().min()) for side in sides) * len(data.classes)
+        for side in sides:                                                 # as many on both sides, so chance is the same
             split = getattr(data, side)
-            rows = balanced(split.labels, MONITORED)
+            rows = balanced(split.labels, min(MONITORED, fewest))
             h = [metrics.unit(embed(encoder, split, rows, v)) for v in (viewer.original, viewer.augmented(0))]
             out[f"instdisc_{side}"] = (metrics.instance_discrimination(h[0], h[1], h[0]) < 1).double().mean().item()
         gallery, rows = (torch.arange(min(n, len(split.labels))) for n, split in ((2048, data.train), (1000, data.val)))

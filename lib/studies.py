@@ -130,17 +130,19 @@ def plan(name, data=None):
     return list(dict.fromkeys([*wanted, *widths(name, data)]))
 
 
+def stored(name, data=None):
+    """The runs of a profile's plan that are stored, in the plan's order: what tables and ledger rest on."""
+    return [runs.load(path) for c in plan(name, data) if (path := runs.folder(c, name)).exists()]
+
+
 def gather(name, configs, train=True):
     """What a notebook compares: {profile: [Run]}, the runs of `configs` in profile `name` and what is stored of each committed one.
 
     train=False leaves out what is not stored yet instead of training it.
     """
     mine = [c for c in dict.fromkeys(configs) if train or runs.folder(c, name).exists()]
-    found = {name: [runs.run_or_load(c, name) for c in mine]}
-    for other in COMMITTED:
-        if other != name:
-            found[other] = [runs.load(path) for c in plan(other) if (path := runs.folder(c, other)).exists()]
-    return {p: stored for p, stored in found.items() if stored}
+    found = {name: [runs.run_or_load(c, name) for c in mine]} | {other: stored(other) for other in COMMITTED if other != name}
+    return {p: some for p, some in found.items() if some}
 
 
 def main(argv=None):
@@ -175,15 +177,25 @@ def main(argv=None):
     started = time.time()
     finished = Parallel(n_jobs=args.jobs, return_as="generator_unordered")(
         delayed(_run)(config, args.profile, args.jobs, runs.STORE) for config in missing)
-    for done, name in enumerate(finished, 1):
+    failed = []
+    for done, (name, error) in enumerate(finished, 1):
         minutes = (time.time() - started) / 60
-        print(f"[{done}/{len(missing)}] {minutes:.1f} min, about {minutes / done * (len(missing) - done):.0f} to go: {name}", flush=True)
+        failed += [f"{name}: {error}"] if error else []
+        print(f"[{done}/{len(missing)}] {minutes:.1f} min, about {minutes / done * (len(missing) - done):.0f} to go: {name}"
+              f"{' FAILED' if error else ''}", flush=True)
+    if failed:                                                             # the others are stored; this many need a look
+        sys.exit("error: " + "\n".join(failed))
 
 
 def _run(config, profile_name, jobs, store):
     if jobs > 1:                                                           # a worker serves many runs: never from what it has now
         torch.set_num_threads(max(1, os.cpu_count() // jobs))
-    return runs.run_or_load(config, profile_name, store=store, progress=jobs == 1).name
+    name = runs.folder(config, profile_name, store).name
+    try:
+        runs.run_or_load(config, profile_name, store=store, progress=jobs == 1)
+    except (RuntimeError, ArithmeticError, ValueError, OSError) as error:  # one bad run must not end a night's study
+        return name, f"{type(error).__name__}: {error}"
+    return name, None
 
 
 if __name__ == "__main__":

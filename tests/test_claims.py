@@ -1,0 +1,392 @@
+import json
+import math
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from lib import claims, models, runs, studies
+from lib.claims import CONTRADICTED, NOT_TESTED, SUPPORTED, UNDECIDED
+
+ALL = [claim.name for claim in claims.CLAIMS]
+PER_ENCODER = [name for name in ALL if name != "size_not_architecture"]
+SEEDS, WIDTHS = 3, (0.25, 0.5, 1.0, 2.0)
+NOISE = np.array([-1.0, 0.0, 1.0])
+
+
+# --- made-up tables: a world in which every claim holds, and how to change it -----------------------------------------
+
+TRAINED = dict(  # encoder -> mean over seeds; `over` holds what a small encoder has beside the reference
+    small=dict(instdisc_dsd_top1_train=0.500, instdisc_dsd_top1_test=0.497, knn_val=0.70, intra_class_d_test=1.2,
+               uniformity_d_test=-3.3, intra_class_d_test_centred=1.3, uniformity_d_test_centred=-3.4, completeness=0.45, purity=0.60),
+    large=dict(instdisc_dsd_top1_train=0.700, instdisc_dsd_top1_test=0.697, knn_val=0.80, intra_class_d_test=0.9,
+               uniformity_d_test=-2.8, intra_class_d_test_centred=1.0, uniformity_d_test_centred=-3.0, completeness=0.60, purity=0.60))
+UNTRAINED = dict(TRAINED["small"], instdisc_dsd_top1_train=0.10, instdisc_dsd_top1_test=0.10, knn_val=0.30, completeness=0.2, purity=0.2)
+
+
+def row(arch, seed, epochs, width, values, jitter):
+    """A run of the tidy table. k-means curves: purity rises with k and completeness falls, from (purity, completeness) at k = C."""
+    config = studies.TEXTURES.__dict__ | {"arch": arch, "seed": seed, "epochs": epochs, "width": width}
+    values = dict(values)
+    completeness, purity = values.pop("completeness"), values.pop("purity")
+    curve = {}
+    for step, k in enumerate((12, 24, 48, 96, 192)):
+        curve |= {f"homogeneity_k{k}": purity + 0.08 * step + 0.001 * jitter,
+                  f"completeness_k{k}": completeness - 0.05 * step + 0.004 * jitter}
+    metrics = {name: value + 0.001 * jitter for name, value in values.items()}
+    return {"profile": "made", "run": f"{arch}-w{width}-{epochs}ep-seed{seed}", "definition": 1, **config, "classes": 12,
+            "instances_train": 5000, "instances_test": 5000, **metrics, **curve}
+
+
+def world(n=SEEDS, **changes):
+    """changes: arch -> {metric: value} of its trained runs, or `untrained` -> those of every untrained one."""
+    rows = []
+    for arch in (*models.SMALL, models.LARGE):
+        trained = TRAINED["large" if arch == models.LARGE else "small"] | changes.get(arch, {})
+        for seed in range(n):
+            rows.append(row(arch, seed, 10, 1.0, trained, NOISE[seed % 3]))
+            rows.append(row(arch, seed, 0, 1.0, UNTRAINED | changes.get("untrained", {}), NOISE[(seed + 1) % 3]))
+    slope = changes.get("slope", 0.05)
+    for width in WIDTHS:
+        if width != 1.0:
+            values = TRAINED["small"] | {"completeness": 0.45 + slope * math.log2(width)}
+            rows += [row("resnet18", seed, 10, width, values, NOISE[seed % 3]) for seed in range(n)]
+    return pd.DataFrame(rows)
+
+
+def verdicts(table):
+    ledger = claims.ledger(table, "made")
+    return dict(zip(ledger.claim, ledger.verdict, strict=True))
+
+
+def verdict(name, arch="mobilenet_v3_small", **changes):
+    """Verdicts of the claim for one encoder and for all, after a change to that encoder's trained runs."""
+    found = verdicts(world(**changes))
+    return found[f"{name}/{arch}"], found[name]
+
+
+# --- statistics -------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("n", [2, 3, 5, 20])
+def test_the_interval_is_the_t_interval(n):
+    values = np.random.default_rng(n).normal(1, 2, n)
+    mean, low, high = claims.interval(values)
+    expected = stats.t.interval(0.95, n - 1, loc=values.mean(), scale=stats.sem(values))
+    assert (low, high) == pytest.approx(expected) and mean == pytest.approx(values.mean())
+
+
+def test_one_seed_has_no_interval_and_decides_nothing():
+    mean, low, high = claims.interval([0.4])
+    assert mean == 0.4 and math.isnan(low) and math.isnan(high)
+    assert claims.above(low, high) == claims.within(low, high) == UNDECIDED
+    assert math.isnan(claims.detectable([0.4]))
+
+
+def test_a_true_mean_is_covered_as_often_as_the_interval_says():
+    draws = np.random.default_rng(0).normal(0.2, 0.1, (2000, 3))
+    covered = [low < 0.2 < high for _, low, high in map(claims.interval, draws)]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
+
+
+def test_detectable_is_the_effect_found_four_times_in_five():
+    """Approximate (the central t): simulated at n = 5 the power is 0.8 within a few points."""
+    generator = np.random.default_rng(0)
+    values = generator.normal(0, 1, 5)
+    effect = claims.detectable(values) / values.std(ddof=1)
+    found = [claims.interval(generator.normal(effect, 1, 5))[1] > 0 for _ in range(3000)]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.06)
+    assert claims.detectable(2 * values) == pytest.approx(2 * claims.detectable(values))
+
+
+def test_welch_is_scipys_and_keeps_the_sign():
+    a, b = np.random.default_rng(0).normal(1, 1, 5), np.random.default_rng(1).normal(0, 3, 3)
+    effect, low, high = claims.welch(a, b)
+    assert effect == pytest.approx(a.mean() - b.mean()) and low < effect < high
+    variance = a.var(ddof=1) / 5, b.var(ddof=1) / 3
+    freedom = sum(variance) ** 2 / (variance[0] ** 2 / 4 + variance[1] ** 2 / 2)
+    assert high - effect == pytest.approx(stats.t.ppf(0.975, freedom) * math.sqrt(sum(variance)))
+    assert claims.welch(b, a)[0] == pytest.approx(-effect)
+    assert math.isnan(claims.welch(a, b[:1])[1])
+
+
+@pytest.mark.parametrize("low, high, expected", [(0.01, 0.2, SUPPORTED), (-0.2, -0.01, CONTRADICTED), (-0.1, 0.1, UNDECIDED),
+                                                 (0.0, 0.1, UNDECIDED), (math.nan, math.nan, UNDECIDED)])
+def test_above_reads_the_whole_interval(low, high, expected):
+    assert claims.above(low, high) == expected
+    assert claims.above(low + 5, high + 5, bar=5) == expected
+
+
+@pytest.mark.parametrize("low, high, expected", [
+    (-0.02, 0.02, SUPPORTED), (0.01, 0.029, SUPPORTED), (-0.04, 0.01, UNDECIDED), (0.02, 0.05, UNDECIDED), (-0.1, 0.1, UNDECIDED),
+    (0.031, 0.05, CONTRADICTED), (-0.05, -0.031, CONTRADICTED), (-0.02, 0.03, UNDECIDED), (math.nan, math.nan, UNDECIDED)])
+def test_within_is_two_one_sided_tests(low, high, expected):
+    assert claims.within(low, high) == expected
+
+
+S, C, U, N = SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED
+
+
+@pytest.mark.parametrize("parts, expected", [
+    ([S], S), ([S, S, S], S), ([S, U], U), ([U], U), ([U, U], U), ([S, S, C], C), ([C], C), ([U, C], C), ([], N), ([N], N), ([S, N], N),
+    ([U, N], N), ([C, N], C), ([N, S, C, U], C)])
+def test_together_needs_every_encoder_and_one_contradiction_refutes(parts, expected):
+    assert claims.together(parts) == claims.together(iter(parts)) == claims.together(parts[::-1]) == expected
+
+
+# --- equivalence ------------------------------------------------------------------------------------------------------
+
+def test_equivalence_in_closed_form():
+    """Three seeds, differences 1, 2 and 3 points; the images' noise is p(1 - p)/N on each side."""
+    train, test = np.array([0.51, 0.52, 0.53]), np.array([0.50, 0.50, 0.50])
+    effect, low, high, verdict = claims.equivalence(train, test, 5000)
+    seeds, images = stats.t.ppf(0.975, 2) * 0.01 / math.sqrt(3), stats.norm.ppf(0.975) * math.sqrt((0.52 * 0.48 + 0.5 * 0.5) / 5000)
+    assert effect == pytest.approx(0.02)
+    assert (low, high) == pytest.approx((0.02 - math.hypot(seeds, images), 0.02 + math.hypot(seeds, images)))
+    assert verdict == UNDECIDED
+
+
+def test_three_seeds_can_support_equivalence_wherever_the_accuracy_lies():
+    """Were the images' noise multiplied by t(2) = 4.3, no three seeds could: 4.3 points at 35 %, beyond the margin."""
+    for accuracy in (0.05, 0.35, 0.5, 0.9):
+        same = accuracy + np.array([-0.001, 0.0, 0.001])
+        assert claims.equivalence(same, same, 5000)[3] == SUPPORTED
+
+
+@pytest.mark.parametrize("images", [256, 5000])
+def test_an_overfitted_encoder_fails_the_equivalence_test(images):
+    assert claims.equivalence([0.90, 0.91, 0.92], [0.40, 0.41, 0.39], images)[3] == CONTRADICTED
+    assert claims.equivalence([0.40, 0.41, 0.39], [0.90, 0.91, 0.92], images)[3] == CONTRADICTED       # nor the other way round
+
+
+def test_an_encoder_trained_on_many_images_passes_and_few_images_leave_it_open():
+    train, test = [0.502, 0.504, 0.500, 0.503, 0.501], [0.501, 0.502, 0.500, 0.502, 0.500]
+    assert claims.equivalence(train, test, 5000)[3] == SUPPORTED
+    assert claims.equivalence(train, test, 256)[3] == UNDECIDED
+
+
+def test_the_verdict_turns_when_the_difference_crosses_the_margin():
+    test = np.array([0.100, 0.101, 0.099, 0.100, 0.100])
+    found = [claims.equivalence(test + gap, test, 5000)[3] for gap in (0.0, 0.005, 0.03, 0.06, 0.1)]
+    assert found == [SUPPORTED, SUPPORTED, UNDECIDED, CONTRADICTED, CONTRADICTED]
+
+
+def test_a_task_that_everybody_solves_decides_nothing():
+    assert claims.equivalence([0.995, 0.994, 0.996], [0.994, 0.995, 0.996], 5000)[3] == UNDECIDED
+    assert claims.equivalence([0.975, 0.974, 0.976], [0.974, 0.975, 0.976], 5000)[3] == SUPPORTED
+    assert claims.equivalence([0.999, 0.999, 0.999], [0.900, 0.901, 0.899], 5000)[3] == CONTRADICTED    # one side only
+
+
+# --- completeness at equal purity -------------------------------------------------------------------------------------
+
+def test_completeness_is_interpolated_along_the_curve_and_held_at_its_ends():
+    curve = pd.DataFrame([{"classes": 12, "homogeneity_k12": 0.4, "completeness_k12": 0.5, "homogeneity_k24": 0.6,
+                           "completeness_k24": 0.3, "homogeneity_k48": 0.8, "completeness_k48": 0.2}])
+    for purity, expected in [(0.4, 0.5), (0.5, 0.4), (0.6, 0.3), (0.7, 0.25), (0.1, 0.5), (0.99, 0.2)]:
+        assert claims.completeness_at(curve, purity) == pytest.approx([expected])
+    other = curve.assign(completeness_k12=0.7)
+    assert claims.completeness_at(pd.concat([curve, other]), 0.5) == pytest.approx([0.4, 0.5])
+
+
+# --- every claim, every verdict ---------------------------------------------------------------------------------------
+
+def test_in_the_made_up_world_every_claim_is_supported():
+    found = verdicts(world())
+    assert found == dict.fromkeys([*ALL, *(f"{name}/{arch}" for name in PER_ENCODER for arch in models.SMALL)], SUPPORTED)
+
+
+def test_without_runs_nothing_is_tested():
+    for table in (pd.DataFrame(), world().assign(profile="other")):
+        ledger = claims.ledger(table, "made")
+        assert set(ledger.verdict) == {NOT_TESTED} and set(ALL) <= set(ledger.claim) and (ledger.n == 0).all()
+        assert ledger.effect.isna().all()
+
+
+@pytest.mark.parametrize("missing", ["trained", "untrained"])
+def test_a_claim_about_all_five_is_not_tested_while_one_encoder_is_missing(missing):
+    table = world()
+    gone = (table.arch == "deit_tiny") & ((table.epochs == 0) == (missing == "untrained"))
+    found = verdicts(table[~gone])
+    for name in PER_ENCODER:
+        assert found[f"{name}/deit_tiny"] == found[name] == NOT_TESTED
+        assert found[f"{name}/resnet18"] != NOT_TESTED
+
+
+def test_without_the_reference_over_clustering_is_not_tested():
+    found = verdicts(world().query("arch != 'resnet50' or epochs == 0"))
+    for name in ("over_clustered_paper", "over_clustered_centred", "over_clustered", "size_not_architecture"):
+        assert found[name] == NOT_TESTED
+    assert found["pretext_learned"] == SUPPORTED
+
+
+def test_one_seed_leaves_everything_undecided():
+    found = verdicts(world(n=1))
+    assert {found[name] for name in PER_ENCODER} == {UNDECIDED}
+
+
+A = "mobilenet_v3_small"
+
+
+@pytest.mark.parametrize("accuracy, expected", [(0.40, SUPPORTED), (0.1005, UNDECIDED), (0.05, CONTRADICTED)])
+def test_pretext_learned_is_the_gain_over_the_untrained_encoder(accuracy, expected):
+    one, everyone = verdict("pretext_learned", **{A: {"instdisc_dsd_top1_test": accuracy, "instdisc_dsd_top1_train": accuracy}})
+    assert one == everyone == expected
+
+
+@pytest.mark.parametrize("train, test, expected", [
+    (0.500, 0.500, SUPPORTED), (0.500, 0.465, UNDECIDED), (0.60, 0.40, CONTRADICTED), (0.40, 0.60, CONTRADICTED),
+    (0.99, 0.99, UNDECIDED)])
+def test_no_overfitting_is_equivalence_of_train_and_held_out(train, test, expected):
+    one, everyone = verdict("no_overfitting", **{A: {"instdisc_dsd_top1_train": train, "instdisc_dsd_top1_test": test}})
+    assert one == everyone == expected
+
+
+def test_no_overfitting_is_undecided_for_an_encoder_that_did_not_learn_the_task():
+    one, _ = verdict("no_overfitting", **{A: {"instdisc_dsd_top1_train": 0.9, "instdisc_dsd_top1_test": 0.1}})
+    assert one == UNDECIDED
+
+
+def test_no_overfitting_is_shown_with_the_encoder_that_differs_most():
+    ledger = claims.ledger(world(resnet18={"instdisc_dsd_top1_train": 0.9}), "made").set_index("claim")
+    assert ledger.loc["no_overfitting", "effect"] == pytest.approx(0.9 - 0.497)
+    assert ledger.loc["no_overfitting", "verdict"] == CONTRADICTED
+
+
+@pytest.mark.parametrize("name, tag", [("over_clustered_paper", ""), ("over_clustered_centred", "_centred")])
+@pytest.mark.parametrize("intra, uniformity, expected", [
+    (1.2, -3.5, SUPPORTED), (1.2, "same", UNDECIDED), ("same", -3.5, UNDECIDED), (0.5, -3.5, CONTRADICTED), (1.2, -2.0, CONTRADICTED)])
+def test_over_clustering_as_the_paper_measures_it_needs_both_of_its_measures(name, tag, intra, uniformity, expected):
+    large = TRAINED["large"]
+    change = {f"intra_class_d_test{tag}": large[f"intra_class_d_test{tag}"] if intra == "same" else intra,
+              f"uniformity_d_test{tag}": large[f"uniformity_d_test{tag}"] if uniformity == "same" else uniformity}
+    assert verdict(name, **{A: change}) == (expected, expected)
+
+
+@pytest.mark.parametrize("completeness, purity, expected", [
+    (0.45, 0.60, SUPPORTED),         # pure and split: over-clustered
+    (0.45, 0.75, SUPPORTED),         # purer still
+    (0.60, 0.60, UNDECIDED),         # like the reference
+    (0.75, 0.60, CONTRADICTED),      # classes better gathered
+    (0.45, 0.30, CONTRADICTED)])     # impure at every k: class-mixing
+def test_over_clustering_by_clusters_is_told_from_gathering_and_mixing(completeness, purity, expected):
+    assert verdict("over_clustered", **{A: {"completeness": completeness, "purity": purity}}) == (expected, expected)
+
+
+@pytest.mark.parametrize("name", ["over_clustered_paper", "over_clustered_centred", "over_clustered"])
+def test_nothing_is_said_of_the_clusters_of_an_encoder_that_has_not_learned(name):
+    assert verdict(name, **{A: {"knn_val": 0.29}}) == (UNDECIDED, UNDECIDED)
+    assert verdict(name, **{A: {"knn_val": 0.31}})[0] == SUPPORTED
+
+
+@pytest.mark.parametrize("slope, expected", [(0.05, SUPPORTED), (0.0, UNDECIDED), (-0.05, CONTRADICTED)])
+def test_size_or_architecture_is_the_slope_over_width(slope, expected):
+    table = world(slope=slope)
+    ledger = claims.ledger(table, "made").set_index("claim")
+    found = ledger.loc["size_not_architecture"]
+    assert found.verdict == expected and found.n == 4 * SEEDS
+    wide = table[(table.arch == "resnet18") & (table.epochs > 0)]
+    pure = table[(table.arch == models.LARGE) & (table.epochs > 0)].homogeneity_k12.mean()
+    assert found.effect == pytest.approx(np.polyfit(np.log2(wide.width), claims.completeness_at(wide, pure), 1)[0])
+    assert found.low < found.effect < found.high
+
+
+def test_two_widths_are_no_sweep():
+    table = world()
+    assert verdicts(table[table.width.isin([0.25, 1.0])])["size_not_architecture"] == NOT_TESTED
+
+
+# --- what a table may hold besides ------------------------------------------------------------------------------------
+
+def test_mixed_definitions_are_refused():
+    table = world()
+    table.loc[0, "definition"] = 2
+    with pytest.raises(ValueError, match="definitions .1, 2."):
+        claims.ledger(table, "made")
+
+
+def test_runs_of_other_arms_change_no_verdict():
+    """Other temperatures, augmentations, data sets, the ceiling, searches and other profiles may share the table."""
+    table = world()
+    expected = claims.ledger(table, "made")
+    some = table[(table.epochs > 0) & (table.seed < 2)]
+    others = [some.assign(**change, instdisc_dsd_top1_test=0.9, intra_class_d_test=0.1, completeness_k12=0.9, knn_val=0.01)
+              for change in ({"tau": 0.05}, {"projector": "wide"}, {"jitter": [(0.8, 0.8, 0.8, 0.4)] * len(some)}, {"blur_p": 0.0},
+                             {"data": "digits"}, {"method": "supervised"}, {"evaluation": "val"}, {"profile": "quick"})]
+    others.append(table[table.epochs == 0].assign(data="digits", instdisc_dsd_top1_test=0.9, knn_val=0.99))
+    mixed = pd.concat([*others, table], ignore_index=True)
+    pd.testing.assert_frame_equal(claims.ledger(mixed, "made"), expected)
+
+
+def test_the_order_of_rows_does_not_matter():
+    table = world()
+    first, other = (claims.ledger(t, "made").drop(columns="runs") for t in (table, table.sample(frac=1, random_state=0)))
+    pd.testing.assert_frame_equal(first, other)
+
+
+def test_too_few_images_for_the_finest_clusters_are_not_tested_rather_than_an_error():
+    table = world().drop(columns=["homogeneity_k192", "completeness_k192", "homogeneity_k96", "completeness_k96"])
+    found = verdicts(table)
+    assert found["over_clustered"] == NOT_TESTED and found["pretext_learned"] == SUPPORTED
+
+
+def test_the_ledger_has_its_columns_and_names_its_runs():
+    table = world()
+    ledger = claims.ledger(table, "made")
+    assert ledger.columns.tolist() == "claim profile statement source test effect low high n verdict runs".split()
+    assert ledger.claim.is_unique and set(ledger.verdict) <= {SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED}
+    assert {SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED} == {"supported", "contradicted", "undecided", "not tested"}
+    by = ledger.set_index("claim")
+    assert set(by.loc["pretext_learned/resnet18", "runs"].split()) == set(
+        table[(table.arch == "resnet18") & (table.width == 1)].run)
+    assert set(" ".join(ledger.runs).split()) <= set(table.run)
+    assert (by.n[[f"{name}/resnet18" for name in PER_ENCODER]] == SEEDS).all()
+    for claim in claims.CLAIMS:
+        assert by.loc[claim.name, ["statement", "source", "test"]].tolist() == [claim.statement, claim.source, claim.rule]
+
+
+# --- rules before runs ------------------------------------------------------------------------------------------------
+
+def git(*args):
+    try:
+        answer = subprocess.run(["git", "-C", str(runs.ROOT), *args], capture_output=True, text=True)
+    except OSError:
+        return None
+    return answer.stdout if answer.returncode == 0 else None
+
+
+def rules_at(commit):
+    """The rules in lib/claims.py as of a commit: name -> text."""
+    source = git("show", f"{commit}:lib/claims.py")
+    module = sys.modules["claims_then"] = types.ModuleType("claims_then")   # dataclasses look their module up
+    try:
+        exec(compile(source, f"{commit}:lib/claims.py", "exec"), module.__dict__)
+    finally:
+        del sys.modules["claims_then"]
+    return {claim.name: claim.rule for claim in module.CLAIMS}
+
+
+def test_every_rule_was_committed_before_the_runs_that_it_judges():
+    history = git("log", "--format=%H", "--reverse", "--", "lib/claims.py")
+    if not history:
+        pytest.skip("not in a git checkout: the order of commits is unknown")
+    judged = {}                                                             # committed, hence judged, runs by their commit
+    for line in (git("ls-files", "results/runs") or "").splitlines():
+        if line.endswith("/provenance.json"):
+            config = json.loads((runs.ROOT / line).with_name("config.json").read_text())
+            if config["evaluation"] == "full":                              # the search chooses; no claim reads it
+                judged.setdefault(json.loads((runs.ROOT / line).read_text())["commit"], []).append(line)
+    if not judged:
+        pytest.skip("no run that a claim judges is committed yet")
+    first = {}
+    for commit in history.split():
+        for name, rule in rules_at(commit).items():
+            first.setdefault((name, rule), commit)
+    for claim in claims.CLAIMS:
+        rule = first.get((claim.name, claim.rule))
+        assert rule, f"the rule of {claim.name} is not committed as it stands, but runs that it judges are"
+        for commit, files in judged.items():
+            assert git("merge-base", "--is-ancestor", rule, commit) is not None, \
+                f"{claim.name}: its rule ({rule[:7]}) was committed after {files[0]} was trained ({commit[:7]})"

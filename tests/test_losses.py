@@ -1,0 +1,102 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lib.losses import info_nce, moco_logits
+
+
+def projections(n, k, dim=16, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    query, key, queue = (torch.randn(rows, dim, generator=generator) for rows in (n, n, k))
+    return query, key, F.normalize(queue, dim=1)
+
+
+def loop(query, key, queue, tau):
+    """InfoNCE as MoCo's equation 1 says it, one similarity at a time."""
+    def unit(v):
+        length = math.sqrt(sum(x * x for x in v))
+        return [x / length for x in v]
+
+    def dot(a, b):
+        return sum(x * y for x, y in zip(a, b, strict=True))
+
+    total = 0.0
+    for q, k in zip(query.tolist(), key.tolist(), strict=True):
+        q, k = unit(q), unit(k)
+        positive = math.exp(dot(q, k) / tau)
+        total -= math.log(positive / (positive + sum(math.exp(dot(q, other) / tau) for other in queue.tolist())))
+    return total / len(query)
+
+
+@pytest.mark.parametrize("n", [1, 3, 8])
+@pytest.mark.parametrize("k", [1, 5, 32])
+@pytest.mark.parametrize("tau", [0.07, 0.2, 1.0])
+def test_info_nce_is_the_papers_formula(n, k, tau):
+    query, key, queue = projections(n, k)
+    assert info_nce(moco_logits(query, key, queue, tau)).item() == pytest.approx(loop(query, key, queue, tau), rel=1e-5)
+
+
+def test_logits_are_the_positive_and_then_the_queue_in_its_order():
+    query, key, queue = projections(4, 7)
+    logits = moco_logits(query, key, queue, 0.5)
+    assert logits.shape == (4, 8)
+    for i in range(4):
+        assert logits[i, 0].item() == pytest.approx(F.cosine_similarity(query[i], key[i], dim=0).item() / 0.5, abs=1e-5)
+        for j in range(7):
+            assert logits[i, 1 + j].item() == pytest.approx(F.cosine_similarity(query[i], queue[j], dim=0).item() / 0.5, abs=1e-5)
+
+
+@pytest.mark.parametrize("k", [1, 15, 4096])
+@pytest.mark.parametrize("tau", [0.05, 1.0])
+def test_info_nce_of_a_collapsed_encoder_is_chance(k, tau):
+    point = F.normalize(torch.ones(1, 8), dim=1)
+    logits = moco_logits(point.expand(6, 8), point.expand(6, 8), point.expand(k, 8), tau)
+    assert info_nce(logits).item() == pytest.approx(math.log(k + 1), rel=1e-4)
+
+
+def test_a_perfect_encoder_costs_almost_nothing_and_less_at_a_lower_temperature():
+    basis = torch.eye(16)
+    costs = [info_nce(moco_logits(basis[:4], basis[:4], basis[4:], tau)).item() for tau in (1.0, 0.2, 0.05)]
+    closed = [math.log(1 + 12 * math.exp(-1 / tau)) for tau in (1.0, 0.2, 0.05)]
+    assert costs == pytest.approx(closed, abs=1e-6) and costs[0] > costs[1] > costs[2]
+
+
+def test_a_wrong_pairing_costs_more_than_the_right_one():
+    query, _, queue = projections(8, 32)
+    key = query + 0.1 * torch.randn(8, 16, generator=torch.Generator().manual_seed(1))
+    right, wrong = (info_nce(moco_logits(query, k, queue, 0.2)).item() for k in (key, key.roll(1, 0)))
+    assert wrong > right + 1
+
+
+def test_the_lengths_of_query_and_key_do_not_matter():
+    query, key, queue = projections(5, 9)
+    torch.testing.assert_close(moco_logits(query, key, queue, 0.2), moco_logits(1e3 * query, 1e-3 * key, queue, 0.2))
+
+
+def test_bf16_projections_give_float32_logits():
+    query, key, queue = projections(5, 9)
+    logits = moco_logits(query.bfloat16(), key.bfloat16(), queue.bfloat16(), 0.2)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, moco_logits(query, key, queue, 0.2), atol=0.06, rtol=0)
+
+
+def test_autocast_changes_no_similarity():
+    """A matrix product under autocast would be bf16, and blur the negatives but not the positive."""
+    query, key, queue = projections(8, 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = moco_logits(query, key, queue, 0.05)
+    assert cast.dtype == torch.float32 and torch.equal(cast, moco_logits(query, key, queue, 0.05))
+
+
+def test_the_gradient_pulls_the_query_to_its_key_and_scales_with_one_over_tau():
+    query, key, queue = projections(1, 9)
+    query.requires_grad_()
+    before = F.cosine_similarity(query, key).item()
+    gradient, = torch.autograd.grad(info_nce(moco_logits(query, key, queue, 0.2)), query)
+    assert F.cosine_similarity(query - 0.1 * gradient, key).item() > before
+    collapsed = F.normalize(torch.ones(9, 16), dim=1)                       # there the softmax is flat whatever tau
+    start = collapsed[:1].clone().requires_grad_()
+    lengths = [torch.autograd.grad(info_nce(moco_logits(start, key, collapsed, tau)), start)[0].norm().item() for tau in (2.0, 20.0)]
+    assert lengths[0] > 5 * lengths[1]

@@ -1,0 +1,181 @@
+import re
+from dataclasses import replace
+
+import pytest
+from conftest import TINY
+
+from lib import models, runs, studies
+from lib.studies import PROFILES, SEARCH_SEED, encoders, main, plan, search, seeds, supervised, untrained, widths
+
+
+@pytest.fixture
+def toy(monkeypatch, tmp_path, textures):
+    """A profile of three runs on the tiny data set (an encoder, itself untrained, and pixels) and an empty store."""
+    small = studies.Profile(replace(TINY, epochs=1, width=1.0), encoders=("resnet18",), seeds=1, seeds_of={}, widths=(),
+                            extra={"resnet18": {"width": 0.25}})
+    monkeypatch.setitem(PROFILES, "toy", small)
+    monkeypatch.setattr(studies, "supervised", lambda *args: [])
+    monkeypatch.setattr(runs, "STORE", tmp_path / "runs")
+    monkeypatch.setattr(runs, "load_data", lambda name, limit=None, device="cpu": textures)
+    return tmp_path / "runs"
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_has_a_plan_whose_runs_are_told_apart(name):
+    wanted = plan(name)
+    ids = [runs.run_id(config) for config in wanted]
+    assert len(set(ids)) == len(ids) == len(set(wanted)) and len({runs.folder(c, name) for c in wanted}) == len(ids)
+    assert {c.arch for c in wanted if c.epochs} == set(PROFILES[name].encoders) and len(wanted) > 2
+    assert all(c.evaluation == "full" for c in wanted)
+    for arm in encoders(name):
+        assert arm in wanted and runs.untrained(arm) in wanted              # "has it learned?" needs both
+    assert sum(c.arch == "pixels" for c in wanted) == 1
+
+
+@pytest.mark.parametrize("arch", [*models.SMALL, models.LARGE])
+def test_the_controlled_study_has_five_seeds_for_two_encoders_and_three_for_the_others(arch):
+    expected = range(5 if arch in ("mobilenet_v3_small", "resnet18") else 3)
+    assert [*seeds("textures", arch)] == [*expected]
+    arms = [c for c in encoders("textures") if c.arch == arch]
+    assert sorted(c.seed for c in arms) == [*expected] and len({replace(c, seed=0) for c in arms}) == 1
+
+
+def test_all_six_encoders_share_data_schedule_optimiser_and_method():
+    arms = encoders("textures")
+    assert {c.arch for c in arms} == {*models.SMALL, models.LARGE}
+    assert len({replace(c, arch="resnet18", seed=0, lr=1.0, precision="fp32") for c in arms}) == 1
+    assert all(c.optimizer == "adamw" and c.method == "moco" and c.width == 1.0 for c in arms)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_the_search_uses_a_seed_and_images_that_no_study_does(name):
+    assert SEARCH_SEED == 100 and all(c.seed == SEARCH_SEED and c.evaluation == "val" for c in search(name))
+    assert SEARCH_SEED not in {c.seed for c in plan(name)} and not set(search(name)) & set(plan(name))
+    by = {}
+    for c in search(name):
+        by.setdefault(c.arch, []).append(c)
+    assert set(by) == set(PROFILES[name].encoders)                          # the same, stated budget for each
+    for configs in by.values():
+        assert [c.lr for c in configs] == list(studies.SEARCH_LRS)
+        assert len({replace(c, lr=1.0) for c in configs}) == 1 and configs[0].epochs <= max(1, PROFILES[name].base.epochs / 4)
+
+
+def test_the_learning_rates_are_what_the_search_found_best():
+    wanted = search("textures")
+    if not all(runs.folder(c, "textures").exists() for c in wanted):
+        pytest.skip("the committed search for learning rates is not complete yet")
+    found = {}
+    for config in wanted:
+        found.setdefault(config.arch, []).append((runs.load(runs.folder(config, "textures")).metrics["knn_val"], config.lr))
+    assert studies.LEARNING_RATES == {arch: max(scores)[1] for arch, scores in found.items()}
+
+
+def test_chosen_learning_rates_reach_every_arm_and_never_the_search(monkeypatch):
+    before = search("textures")
+    monkeypatch.setattr(studies, "LEARNING_RATES", {"resnet18": 0.0123})
+    for configs in (encoders("textures"), supervised("textures"), widths("textures")):
+        assert {c.lr for c in configs if c.arch == "resnet18"} == {0.0123}
+        assert 0.0123 not in {c.lr for c in configs if c.arch != "resnet18"}
+    assert search("textures") == before
+    assert 0.0123 not in {c.lr for c in encoders("cifar10")}                # SGD has its own
+
+
+def test_the_width_sweep_is_resnet18_with_nothing_else_changed():
+    sweep = widths("textures")
+    assert {c.width for c in sweep} == {0.25, 0.5, 2.0} and len(sweep) == 9
+    whole = [c for c in encoders("textures") if c.arch == "resnet18"]
+    assert {replace(c, width=1.0) for c in sweep} <= set(whole)
+
+
+def test_the_ceiling_has_the_same_budget():
+    for arm in supervised("textures"):
+        assert replace(arm, method="moco") in encoders("textures")
+
+
+def test_untrained_encoders_are_there_once():
+    arms = encoders("textures")
+    assert len(untrained([*arms, *arms])) == len({(c.arch, c.seed) for c in arms})
+
+
+def test_another_data_set_reaches_every_run():
+    assert {c.data for c in plan("quick", data="digits")} == {"digits"} and {c.data for c in search("quick", data="digits")} == {"digits"}
+
+
+def test_one_seed_of_everything_comes_before_the_second_of_anything():
+    order = [c.seed for c in plan("textures") if c.epochs and c.method == "moco" and c.width == 1.0]
+    assert order == sorted(order)
+
+
+@pytest.mark.parametrize("given, nearest", [("quik", "quick"), ("texture", "textures"), ("cifar", "cifar10")])
+def test_an_unknown_profile_is_one_sentence_with_the_nearest_name(given, nearest):
+    for call in (plan, search, encoders, studies.profile):
+        with pytest.raises(ValueError, match=f"profile = '{given}'.*did you mean '{nearest}'"):
+            call(given)
+    with pytest.raises(SystemExit, match=f"error: profile = '{given}'.*{nearest}"):
+        main(["--profile", given])
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+def test_a_dry_run_lists_what_is_missing_and_trains_nothing(toy, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "run_or_load", None)
+    main(["--profile", "toy", "--dry-run"])
+    said = capsys.readouterr().out
+    assert "toy: 3 runs, 3 missing" in said and not toy.exists()
+    assert all(runs.folder(config, "toy").name in said for config in plan("toy"))
+
+
+def test_the_command_trains_what_is_missing_and_then_nothing(toy, monkeypatch, capsys):
+    main(["--profile", "toy"])
+    assert {path.name for path in runs.paths("toy")} == {runs.folder(config, "toy").name for config in plan("toy")}
+    assert "[3/3]" in capsys.readouterr().out
+    monkeypatch.setattr(runs, "_train", None)
+    main(["--profile", "toy"])
+    assert "toy: 3 runs, 0 missing" in capsys.readouterr().out
+    assert len(runs.table("toy")) == 3
+
+
+def test_two_jobs_are_two_processes_that_train_into_the_callers_store(toy, monkeypatch, capsys):
+    """They are new, so nothing is patched in them: the store must be handed over."""
+    monkeypatch.setattr(studies, "plan", lambda *args: [c for c in plan("toy") if c.arch == "resnet18"])
+    main(["--profile", "toy", "--jobs", "2"])
+    assert "[2/2]" in capsys.readouterr().out
+    assert {run.config for run in map(runs.load, runs.paths("toy"))} == set(studies.plan())
+    assert not list(runs.ROOT.glob("results/runs/toy*"))
+
+
+def test_every_run_of_a_worker_gets_its_share_of_the_cores(toy, monkeypatch):
+    called = []
+
+    class Parallel:
+        def __init__(self, n_jobs, return_as):
+            called.append(n_jobs)
+
+        def __call__(self, jobs):
+            return (function(*args, **kwargs) for function, args, kwargs in jobs)
+    monkeypatch.setattr(studies, "Parallel", Parallel)
+    monkeypatch.setattr(studies.torch, "set_num_threads", called.append)
+    threads = max(1, studies.os.cpu_count() // 2)
+    jobs = [runs.STORE]
+    monkeypatch.setattr(runs, "run_or_load", lambda config, profile, store, progress: jobs.append(store) or runs.Run(
+        runs.folder(config, profile), config, {}, None, {}))
+    main(["--profile", "toy", "--jobs", "2"])
+    assert called == [2, threads, threads, threads]                         # not halved again at a worker's next run
+    assert jobs == [toy] * 4
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--data", "texturs"], "name 'texturs' is no data set.*textures"), (["--data", "folder:/does/not/exist"], "/does/not/exist")])
+def test_data_that_cannot_be_had_is_one_sentence_before_any_training(monkeypatch, tmp_path, arguments, words):
+    monkeypatch.setattr(runs, "STORE", tmp_path / "runs")
+    monkeypatch.setattr(runs, "run_or_load", None)
+    with pytest.raises(SystemExit) as error:
+        main(["--profile", "quick", *arguments])
+    assert re.search(words, str(error.value)) and str(error.value).startswith("error: ") and "\n" not in str(error.value)
+
+
+def test_a_queue_that_the_data_cannot_fill_is_refused_before_any_training(toy, monkeypatch):
+    monkeypatch.setitem(PROFILES, "toy", replace(PROFILES["toy"], base=replace(TINY, queue=128)))
+    monkeypatch.setattr(runs, "run_or_load", None)
+    with pytest.raises(SystemExit, match="error: queue = 128 is not below the 96"):
+        main(["--profile", "toy"])
