@@ -281,6 +281,12 @@ def test_nothing_is_said_of_the_clusters_of_an_encoder_that_has_not_learned(name
     assert verdict(name, **{A: {"knn_val": 0.31}})[0] == SUPPORTED
 
 
+@pytest.mark.parametrize("name", ["over_clustered_paper", "over_clustered_centred", "over_clustered"])
+def test_a_reference_that_has_not_learned_is_no_reference(name):
+    assert verdict(name) == (SUPPORTED, SUPPORTED)
+    assert verdict(name, resnet50={"knn_val": 0.2}) == (UNDECIDED, UNDECIDED)
+
+
 @pytest.mark.parametrize("slope, expected", [(0.05, SUPPORTED), (0.0, UNDECIDED), (-0.05, CONTRADICTED)])
 def test_size_or_architecture_is_the_slope_over_width(slope, expected):
     table = world(slope=slope)

@@ -135,6 +135,21 @@ def test_the_command_trains_what_is_missing_and_then_nothing(toy, monkeypatch, c
     assert len(runs.table("toy")) == 3
 
 
+def test_a_run_that_fails_is_named_at_the_end_and_the_others_are_stored(toy, monkeypatch, capsys):
+    train = runs._train
+
+    def fails_once(config, *rest):
+        if config.seed == 0 and config.epochs:
+            raise FloatingPointError("the loss is not finite")
+        train(config, *rest)
+    monkeypatch.setattr(runs, "_train", fails_once)
+    with pytest.raises(SystemExit, match="FloatingPointError: the loss is not finite"):
+        main(["--profile", "toy"])
+    stored = [path.name for path in runs.paths("toy")]
+    assert stored and not any("seed0" in name and "untrained" not in name for name in stored)
+    assert "FAILED" in capsys.readouterr().out
+
+
 def test_two_jobs_are_two_processes_that_train_into_the_callers_store(toy, monkeypatch, capsys):
     """They are new, so nothing is patched in them: the store must be handed over."""
     monkeypatch.setattr(studies, "plan", lambda *args: [c for c in plan("toy") if c.arch == "resnet18"])

@@ -1,0 +1,63 @@
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+
+import yaml
+
+from lib.runs import ROOT
+
+PINS = dict(re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+DISTRIBUTION = {"PIL": "Pillow", "sklearn": "scikit-learn", "umap": "umap-learn", "docutils": "Sphinx", "sphinx": "Sphinx",
+                "matplotlib_inline": "ipykernel", "IPython": "ipykernel", "nbformat": "papermill", "yaml": "papermill"}
+COMMANDS = {"jupyterlab", "ipykernel", "myst-nb", "furo", "pytest-xdist", "ruff"}      # used, but not imported by us
+
+
+def imported(paths):
+    trees = [ast.parse(path.read_text()) for path in paths]
+    names = {alias.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
+    roots = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"lib", "conftest"}
+    return {DISTRIBUTION.get(root, root) for root in roots}
+
+
+def test_every_requirement_is_an_exact_pin_and_what_is_installed():
+    lines = [line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
+    assert [line for line in lines if line] == [f"{name}=={pin}" for name, pin in PINS.items()]
+    assert {name: version(name).split("+")[0] for name in PINS} == PINS
+
+
+def test_what_is_imported_is_pinned_and_what_is_pinned_is_used():
+    used = imported([*(ROOT / "lib").glob("*.py"), *(ROOT / "tests").glob("*.py")])
+    assert used <= set(PINS), "imported but not pinned"
+    assert set(PINS) - used <= COMMANDS, "pinned but not used"
+
+
+def test_conda_users_get_the_pins_of_requirements_txt():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, pip, packages = environment["dependencies"]
+    assert packages == {"pip": ["-r requirements.txt", "-e ."]} and pip == "pip"
+    least = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"].removeprefix(">=")
+    assert [int(n) for n in python.removeprefix("python=").split(".")] >= [int(n) for n in least.split(".")]
+
+
+def test_training_needs_nothing_that_only_notebooks_or_pages_need():
+    """A machine with the training packages alone can run lib.studies: nothing else may be imported by it."""
+    allowed = {"torch", "torchvision", "numpy", "scipy", "pandas", "sklearn", "joblib", "PIL", "safetensors", "filelock", "tqdm"}
+    others = {"matplotlib", "seaborn", "umap", "papermill", "sphinx", "myst_nb", "IPython", "latex2mathml", "jupyterlab"} - allowed
+    code = f"import sys, lib.studies; print(sorted({others!r} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True).stdout.strip() == "[]"
+
+
+def test_the_make_targets_of_the_readme_can_be_planned():
+    targets = ("report", "render", "test", "lab", "study", "readme")
+    done = subprocess.run(["make", "-n", *targets], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count(".venv/bin") >= len(targets), done.stderr
+
+
+def test_parameters_reach_the_report_through_make():
+    done = subprocess.run(["make", "-n", "report", "PROFILE=smoke", "PARAMS=archs=['resnet18'] data=digits"], cwd=ROOT, capture_output=True,
+                          text=True, check=True)
+    assert """--profile smoke  -p "archs=['resnet18']" -p "data=digits\"""" in done.stdout

@@ -1,0 +1,356 @@
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import asdict
+from html.parser import HTMLParser
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib import claims, report, runs, studies
+
+HOSTILE = '<script>alert("x")</script> & `**bold**` | ```'
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+# ---- made-up runs and a made-up notebook ----
+
+def store_run(store, profile, config, rng, commit="0" * 40, device="a machine"):
+    """A run folder as lib.runs writes it, with made-up numbers."""
+    path = runs.folder(config, profile, store)
+    path.mkdir(parents=True)
+    level = 0.3 if config.epochs == 0 else 0.7 if config.method == "moco" else 0.9
+    metrics = {"images_train": 10000, "images_test": 5004, "classes": 12, "dim": 512, "instances_train": 5000, "instances_test": 5000}
+    for name in ("knn_val", "knn_test", "linear_test", "instdisc_dsd_top1_train", "instdisc_dsd_top1_test"):
+        metrics[name] = level + rng.normal(0, 0.01)
+    for tag in ("", "_centred"):
+        metrics |= {f"intra_class_d_test{tag}": 1 + rng.normal(0, 0.01), f"uniformity_d_test{tag}": -3 + rng.normal(0, 0.01)}
+        for f in (1, 2, 4, 8, 16):
+            metrics |= {f"homogeneity_k{12 * f}{tag}": 0.3 + 0.03 * f + rng.normal(0, 0.005),
+                        f"completeness_k{12 * f}{tag}": 0.4 - 0.01 * f + rng.normal(0, 0.005)}
+    (path / "config.json").write_text(json.dumps(asdict(config) | {"definition": runs.DEFINITION}))
+    (path / "metrics.json").write_text(json.dumps(metrics))
+    (path / "history.csv").write_text("epoch,loss\n0,\n")
+    (path / "provenance.json").write_text(json.dumps({"commit": commit, "device": device, "train_seconds": 60.0}))
+    runs.write_sums(path)
+
+
+def made_up_store(store, *profiles, archs=("mobilenet_v3_small", "resnet50"), **provenance):
+    for profile in profiles:
+        rng = np.random.default_rng(0)
+        arms = studies.encoders(profile, archs=archs)
+        for config in [*studies.pixels(profile), *studies.untrained(arms), *arms, *studies.supervised(profile, archs=archs)]:
+            store_run(store, profile, config, rng, **provenance)
+    return store
+
+
+def notebook(path, source, **parameters):
+    cells = [nbformat.v4.new_markdown_cell("# A question with $\\frac{a}{b}$\n\nWhat it asks:\n\n$$\\sum_{i=1}^N x_i^2$$"),
+             nbformat.v4.new_code_cell("\n".join(f"{k} = {v!r}" for k, v in parameters.items()), metadata={"tags": ["parameters"]}),
+             nbformat.v4.new_markdown_cell("Look at *the line*: it rises."), nbformat.v4.new_code_cell(source)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {
+        "name": "python3", "display_name": "Python 3", "language": "python"}}), path)
+    return path
+
+
+DRAWS = """
+import matplotlib.pyplot as plt, pandas as pd, sys
+from tqdm.auto import tqdm
+for _ in tqdm(range(3)): pass
+print("profile is", profile)
+display(pd.DataFrame({"name": ["<script>alert(1)</script>"]}))
+plt.plot([1, 2]);
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A report of two profiles, one without runs, hostile strings in its runs, and one executed notebook."""
+    folder = tmp_path_factory.mktemp("site")
+    store = made_up_store(folder / "runs", "textures", "quick", commit=HOSTILE, device=HOSTILE)
+    t = report.table("textures", "cifar10_subset", "quick", store=store)
+    rows = report.ledger(t, ["textures", "quick"])
+    rows.loc[rows.claim == "pretext_learned", "verdict"] = claims.UNDECIDED
+    drawn = folder / "report" / "notebooks" / "01_pretext_fitting.ipynb"
+    source = notebook(folder / "01_pretext_fitting.ipynb", DRAWS, profile="quick", archs=None, tau=0.2)
+    report.execute(source, drawn, profile="smoke")
+    index = report.build(t, rows, ["textures", "cifar10_subset", "quick"], "quick", [drawn],
+                         report=folder / "report", note=HOSTILE)
+    return index.parent
+
+
+class Page(HTMLParser):
+    """Links, loads, images and text of an HTML page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.loads, self.images, self.ids, self.tags = [], [], [], set(), []
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attributes):
+        a = dict(attributes)
+        self.tags.append(tag)
+        self.ids.add(a.get("id"))
+        if tag == "a" and "href" in a:
+            self.links.append(a["href"])
+        if tag in ("script", "img", "iframe", "source", "video", "audio", "object", "embed") and (a.get("src") or a.get("data")):
+            self.loads.append(a.get("src") or a["data"])
+        if tag == "link" and a.get("rel") not in ("index", "search", "next", "prev", "canonical"):
+            self.loads.append(a["href"])
+        if tag == "img":
+            self.images.append(a)
+
+
+def pages(site):
+    return {path: Page(path) for path in site.rglob("*.html") if "_static" not in path.parts}
+
+
+# ---- the pages ----
+
+def test_every_link_of_the_report_leads_to_a_file_and_an_anchor_that_exist(site):
+    found = pages(site)
+    assert {"index.html", "search.html", "01_pretext_fitting.html"} <= {p.name for p in found}
+    for path, page in found.items():
+        for link in [*page.links, *page.loads]:
+            url = urlsplit(link)
+            if url.scheme or link.startswith("data:"):
+                continue
+            target = (path.parent / unquote(url.path)).resolve() if url.path else path
+            assert target.is_file(), f"{path.name} -> {link}"
+            if url.fragment and target in found:
+                assert unquote(url.fragment) in found[target].ids, f"{path.name} -> {link}"
+
+
+def test_the_report_loads_nothing_from_a_network(site):
+    for path, page in pages(site).items():
+        assert not [load for load in page.loads if urlsplit(load).scheme in ("http", "https") or load.startswith("//")], path
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"(url\(|@import)\s*['\"]?(https?:)?//", sheet.read_text()), sheet
+
+
+def test_every_image_of_the_report_says_what_it_shows(site):
+    images = [image for page in pages(site).values() for image in page.images]
+    assert images
+    assert {image.get("alt") for image in images} == {"Look at the line: it rises."}
+
+
+def test_mathematics_is_in_the_page_itself(site):
+    page = Page(site / "01_pretext_fitting.html")
+    assert page.tags.count("math") >= 2 and {"mfrac", "msubsup"} <= set(page.tags)
+    assert (site / "01_pretext_fitting.html").read_text().count('display="block"') == 1
+    assert not [load for load in page.loads if "mathjax" in load.lower()]
+
+
+def test_progress_bars_and_widgets_stay_out_of_the_report(site):
+    text = (site / "01_pretext_fitting.html").read_text()
+    assert "it/s" not in text and "widget-view" not in text and "require.min.js" not in text
+
+
+def test_hostile_text_from_runs_is_shown_and_not_obeyed(site):
+    text = (site / "index.html").read_text()
+    assert "<script>alert" not in text and "<strong>bold" not in text
+    assert "&lt;script&gt;alert" in text
+
+
+def test_the_index_shows_each_claim_for_each_profile_and_links_it_to_its_notebook(site):
+    text = (site / "index.html").read_text()
+    for claim in claims.CLAIMS:
+        assert report.text(claim.statement) in text
+    assert re.search("Not tested, because no runs are stored: .*cifar10_subset", text)
+    assert 'href="01_pretext_fitting.html"' in text
+    for heading in ("Verdicts", "Results", "Encoders", "Runs and machines"):
+        assert f"<h2>{heading}" in text
+    assert "±" in text and "your run" in text
+
+
+def test_a_report_without_any_run_says_not_tested(tmp_path):
+    t = report.table("textures", store=tmp_path / "none")
+    index = report.build(t, report.ledger(t, ["textures"]), ["textures"], None, [], report=tmp_path / "report")
+    assert "Not tested, because no runs are stored" in index.read_text()
+    assert report.terminal(report.ledger(t, ["textures"])).startswith("no runs yet")
+    assert "not tested" in report.readme_results(t)
+
+
+@pytest.mark.skipif(CHROMIUM is None and "REQUIRE_BROWSER" not in os.environ,
+                    reason="no chromium: apt-get install chromium to open the report in a browser")
+@pytest.mark.parametrize("page", ["index.html", "01_pretext_fitting.html", "search.html?q=line"])
+def test_a_browser_opens_the_report_from_the_disk_without_errors_or_requests(site, page, tmp_path):
+    """A net log holds every request; names resolve to nothing, so a request would also leave an error on the console."""
+    assert CHROMIUM, "REQUIRE_BROWSER is set and there is no chromium"
+    log = tmp_path / "net.json"
+    done = subprocess.run(
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+         "--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=5000", "--enable-logging=stderr", "--v=0",
+         f"--user-data-dir={tmp_path / 'profile'}", f"--log-net-log={log}", "--dump-dom", f"file://{site}/{page}"],
+        capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "CONSOLE" not in done.stderr, done.stderr
+    requested = set(re.findall(r'"url":"(\w+)://([^"/]*)', log.read_text())) if log.is_file() else set()
+    ours = {(scheme, host) for scheme, host in requested if scheme in ("http", "https", "ws", "wss")}
+    assert not {host for _, host in ours if not host.endswith(("google.com", "googleapis.com", "gvt1.com"))}, ours   # the browser's own
+    assert "A question" in done.stdout                              # the notebook's title: in the navigation, and found by the search
+    if page.startswith("search"):
+        assert "Search finished, found one page" in done.stdout
+
+
+# ---- notebooks in batch ----
+
+def test_execute_refuses_a_misspelt_parameter_and_names_the_nearest(tmp_path):
+    source = notebook(tmp_path / "n.ipynb", "", profile="quick", archs=None)
+    with pytest.raises(TypeError, match=r"no parameter 'profil'; did you mean 'profile'\?"):
+        report.execute(source, tmp_path / "out.ipynb", profil="smoke")
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_a_notebook_that_fails_is_named_with_its_cell_and_keeps_what_it_has(tmp_path):
+    source = notebook(tmp_path / "n.ipynb", "raise ZeroDivisionError('by nothing')", profile="quick")
+    with pytest.raises(RuntimeError, match=r"n.ipynb stopped in cell \d: ZeroDivisionError: by nothing \(traceback in .*out.ipynb"):
+        report.execute(source, tmp_path / "out.ipynb")
+    assert "ZeroDivisionError" in (tmp_path / "out.ipynb").read_text()
+
+
+@pytest.mark.parametrize("given, refused", [({"tau": 1}, False), ({"tau": "low"}, True), ({"tau": None}, False), ({"archs": ["x"]}, False),
+                                            ({"epochs": 0.5}, True), ({"epochs": True}, True), ({"epochs": 3}, False)])
+def test_a_parameter_of_another_type_than_its_default_is_refused(tmp_path, given, refused):
+    source = notebook(tmp_path / "n.ipynb", "", tau=0.2, archs=None, epochs=2)
+    if refused:
+        with pytest.raises(TypeError, match="allowed: a"):
+            report.check_parameters([source], given)
+    else:
+        report.check_parameters([source], given)
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("3", 3), ("1e-3", 1e-3), ("['resnet18']", ["resnet18"]), ("[resnet18, resnet50]", ["resnet18", "resnet50"]), ("None", None),
+    ("folder:/my/images", "folder:/my/images"), ("True", True), ("[]", [])])
+def test_parameters_of_the_command_line_become_python_values(text, expected):
+    assert report.value(text) == expected
+
+
+@pytest.mark.parametrize("arguments, sentence", [
+    (["--profile", "quik"], "did you mean 'quick'"), (["-p", "archs"], "write it as name=value"),
+    (["-p", "profile=smoke"], "--profile"), (["-p", "arcs=[resnet18]"], "did you mean 'archs'"), (["-p", "archs=[resnet81]"], "resnet18")])
+def test_bad_arguments_end_in_one_sentence_before_any_training(tmp_path, monkeypatch, arguments, sentence):
+    notebook(tmp_path / "01_x.ipynb", "", profile="quick", archs=None, data=None)
+    monkeypatch.setattr(report, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(studies, "main", lambda argv: pytest.fail("trained"))
+    with pytest.raises(SystemExit, match=re.escape(sentence)) as stopped:
+        report.main(arguments)
+    assert stopped.value.code.startswith("error: ") and "\n" not in stopped.value.code
+
+
+def test_a_notebook_is_executed_again_only_when_something_it_depends_on_changed(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(report, "execute", lambda source, output, **parameters: (made.append(parameters), output.write_text("{}")))
+    source, output = notebook(tmp_path / "n.ipynb", "", profile="quick"), tmp_path / "out.ipynb"
+    assert report.executed(source, output, {"profile": "smoke"})
+    assert not report.executed(source, output, {"profile": "smoke"})
+    assert report.executed(source, output, {"profile": "quick"})
+    notebook(tmp_path / "n.ipynb", "x = 1", profile="quick")
+    assert report.executed(source, output, {"profile": "quick"}) and len(made) == 3
+
+
+# ---- numbers ----
+
+def test_the_claims_file_is_the_same_every_time_and_holds_six_digits(tmp_path):
+    store = made_up_store(tmp_path / "runs", "textures")
+    rows = report.ledger(report.table(*report.COMMITTED, store=store), report.COMMITTED)
+    report.write_claims(rows, tmp_path / "claims.csv")
+    first, touched = (tmp_path / "claims.csv").read_text(), (tmp_path / "claims.csv").stat().st_mtime_ns
+    report.write_claims(report.ledger(report.table(*report.COMMITTED, store=store), report.COMMITTED), tmp_path / "claims.csv")
+    assert (tmp_path / "claims.csv").read_text() == first and (tmp_path / "claims.csv").stat().st_mtime_ns == touched
+    read = pd.read_csv(tmp_path / "claims.csv")
+    assert list(read) == claims.COLUMNS and set(read.profile) == {"textures"}
+    assert set(read.claim.str.split("/").str[0]) == set(claims.BY_NAME)
+    numbers = pd.read_csv(tmp_path / "claims.csv", dtype=str)[["effect", "low", "high"]].stack().dropna()
+    assert len(numbers) and all(f"{float(number):.6g}" == number for number in numbers)
+
+
+def test_every_claim_links_to_a_notebook_and_has_a_unit():
+    assert set(report.NOTEBOOK) == set(report.UNIT) == set(claims.BY_NAME)
+    assert {f"{name}.ipynb" for name in report.NOTEBOOK.values()} <= {path.name for path in report.NOTEBOOKS.glob("*.ipynb")}
+
+
+def test_effects_are_shown_in_points_with_their_interval():
+    row = pd.Series({"claim": "pretext_learned/resnet18", "effect": 0.1234, "low": 0.1, "high": 0.15})
+    assert report.effect(row) == ("+12.3 points", "[+10.0, +15.0]")
+    assert report.effect(row.replace({0.1: np.nan})) == ("+12.3 points", "")
+
+
+def test_the_detectable_effect_agrees_with_the_ledgers_own_formula():
+    values = np.array([0.01, -0.02, 0.03, 0.0, 0.015])
+    mean, low, high = claims.interval(values)
+    row = pd.Series({"claim": "pretext_learned", "effect": mean, "low": low, "high": high, "n": 5, "verdict": claims.UNDECIDED})
+    assert report.detectable(row) == f"{100 * claims.detectable(values):.1f}"
+    assert report.detectable(row.replace(claims.UNDECIDED, claims.SUPPORTED)) == ""
+
+
+def test_the_headline_table_has_means_over_seeds_and_empty_cells_where_nothing_was_run(tmp_path):
+    t = report.table("textures", store=made_up_store(tmp_path, "textures"))
+    rows = report.headline(t, "textures").set_index("encoder")
+    small = t[(t.arch == "mobilenet_v3_small") & (t.method == "moco") & (t.epochs > 0)]
+    assert rows.loc["MobileNetV3-Small", "seeds"] == "5" == str(len(small))
+    assert rows.loc["MobileNetV3-Small", "kNN trained"].startswith(f"{100 * small.knn_test.mean():.1f} ± ")
+    assert rows.loc["raw pixels", "kNN trained"] == "" and rows.loc["raw pixels", "kNN untrained"]
+    assert "±" not in rows.loc["ResNet-50", "supervised"]           # one seed has no interval
+
+
+def test_only_the_runs_that_a_profile_plans_count(tmp_path):
+    """Runs on other data, of another learning rate, or that chose hyper-parameters stay out of the tables."""
+    store, rng = made_up_store(tmp_path, "quick", archs=("resnet18",)), np.random.default_rng(1)
+    before = len(report.table("quick", store=store))
+    store_run(store, "quick", studies.base("quick", "resnet18", "folder:/elsewhere"), rng)
+    store_run(store, "quick", studies.base("quick", "resnet18", lr=0.123), rng)
+    store_run(store, "quick", studies.search("quick", archs=("resnet18",))[0], rng)
+    assert before and len(report.table("quick", store=store)) == before
+    assert list(report.table("quick", store=store, data="folder:/elsewhere").data) == ["folder:/elsewhere"]
+
+
+def test_the_terminal_shows_every_claim_with_its_verdict(tmp_path):
+    rows = report.ledger(report.table("textures", store=made_up_store(tmp_path, "textures")), ["textures"])
+    shown = report.terminal(rows)
+    assert all(re.search(rf"{row.verdict} +{row.claim} ", shown) for row in report.overall(rows).itertuples())
+
+
+# ---- what is committed ----
+
+def uncommitted():
+    answer = subprocess.run(["git", "-C", runs.ROOT, "status", "--porcelain", "results/runs"], capture_output=True, text=True)
+    return answer.returncode or answer.stdout.strip()
+
+
+def test_the_readmes_tables_and_the_claims_file_say_what_the_stored_runs_say():
+    if uncommitted():
+        pytest.skip("results/ holds runs that are not committed: `make readme` refreshes what is compared here")
+    t = report.table(*report.COMMITTED)
+    readme = (runs.ROOT / "README.md").read_text()
+    assert report.BETWEEN.search(readme)
+    assert report.refreshed(readme, t) == readme
+    if len(t):
+        stored = pd.read_csv(runs.ROOT / "results" / "claims.csv").fillna("")
+        now = pd.read_csv(pd.io.common.StringIO(report.ledger(t, report.COMMITTED).to_csv(index=False, float_format="%.6g"))).fillna("")
+        pd.testing.assert_frame_equal(stored, now, rtol=1e-4)
+
+
+def test_the_readme_names_only_files_targets_and_notebooks_that_exist():
+    readme = (runs.ROOT / "README.md").read_text()
+    targets = set(re.findall(r"^([a-z]+):", (runs.ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z]+)", readme)) <= targets
+    for link in re.findall(r"\]\(([^)#]+)\)", readme):
+        if "://" not in link and not link.startswith("results/report"):
+            assert (runs.ROOT / link).exists() or link == "results/figure.svg", link
+    assert set(re.findall(r"`(\d\d_\w+)`", readme)) <= {path.stem for path in report.NOTEBOOKS.glob("*.ipynb")}
+
+
+@given(st.text())
+def test_any_text_is_shown_as_itself(value):
+    shown = report.text(value)
+    assert not set("<>`\"") & set(shown) and html.unescape(shown) == value
