@@ -57,7 +57,17 @@ def test_notebook_has_one_commented_parameters_cell_of_plain_values(path):
     lines = tagged[0].source.splitlines()
     assert all("  # " in line for line in lines)
     values = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(tagged[0].source).body}
-    assert values["profile"] == "quick" and {"profile", "data", "archs"} <= set(values)
+    assert values["profile"] == "quick" and {"profile", "data", "archs", "train"} <= set(values)
+
+
+@named
+def test_no_later_cell_takes_a_parameters_name_for_something_else(path):
+    cells = [ast.parse(cell.source) for cell in code(path)]
+    at = next(i for i, cell in enumerate(code(path)) if "parameters" in cell.metadata.get("tags", []))
+    parameters = {node.targets[0].id for node in cells[at].body}
+    bound = {node.id for cell in cells[at + 1:] for node in ast.walk(cell)
+             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    assert not parameters & bound
 
 
 @named
@@ -103,4 +113,4 @@ def test_every_parameter_that_the_batch_passes_exists():
     from papermill import inspect_notebook
     for path in NOTEBOOKS:
         found = inspect_notebook(str(path))
-        assert {"profile", "data", "archs"} <= set(found) and all(entry["help"] for entry in found.values()), path.name
+        assert {"profile", "data", "archs", "train"} <= set(found) and all(entry["help"] for entry in found.values()), path.name

@@ -135,6 +135,16 @@ def test_the_command_trains_what_is_missing_and_then_nothing(toy, monkeypatch, c
     assert len(runs.table("toy")) == 3
 
 
+def test_gather_without_training_takes_what_is_stored_and_leaves_out_the_rest(toy, monkeypatch):
+    stored = plan("toy")[0]
+    runs.run_or_load(stored, "toy", progress=False)
+    monkeypatch.setattr(runs, "_train", None)
+    monkeypatch.setattr(studies, "COMMITTED", ())
+    found = studies.gather("toy", plan("toy") * 2, train=False)
+    assert {name: [run.config for run in some] for name, some in found.items()} == {"toy": [stored]}
+    assert [run.config for run in studies.stored("toy")] == [stored]
+
+
 def test_a_run_that_fails_is_named_at_the_end_and_the_others_are_stored(toy, monkeypatch, capsys):
     train = runs._train
 
