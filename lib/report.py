@@ -78,19 +78,23 @@ def check_parameters(notebooks, parameters):
 def execute(notebook, output, **parameters):
     """Run `notebook` with `parameters` into `output`, a bar showing its cells.
 
-    Raises TypeError for an unknown parameter (papermill only warns), papermill's PapermillExecutionError where a cell fails: the
-    output then holds the notebook up to there.
+    Raises TypeError for an unknown parameter (papermill only warns), RuntimeError where a cell fails: the output then holds the
+    notebook up to there, with the traceback.
     """
     check_parameters([notebook], parameters)
     import papermill
+    from papermill.exceptions import PapermillExecutionError
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")                  # this environment's kernel before a user's own
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")           # a warning about the debugger, for every kernel
-    papermill.execute_notebook(str(notebook), str(output), parameters, cwd=str(ROOT), kernel_name="python3",
-                               extra_arguments=["--IPKernelApp.log_level=40"],   # errors only
-                               progress_bar={"desc": f"{parameters.get('profile', '')} {Path(notebook).stem}".strip(),
-                                             "mininterval": 1 if sys.stderr.isatty() else 20})
+    bar = {"desc": f"{parameters.get('profile', '')} {Path(notebook).stem}".strip(), "mininterval": 1 if sys.stderr.isatty() else 20}
+    try:
+        papermill.execute_notebook(str(notebook), str(output), parameters, cwd=str(ROOT), kernel_name="python3", progress_bar=bar,
+                                   extra_arguments=["--IPKernelApp.log_level=40"])     # errors only
+    except PapermillExecutionError as error:
+        raise RuntimeError(f"{Path(notebook).name} stopped in cell {error.cell_index}: {error.ename}: {error.evalue} "
+                           f"(traceback in {output})") from None
 
 
 def fingerprint(notebook, parameters):
@@ -119,11 +123,11 @@ def executed(notebook, output, parameters):
 # ---- what the numbers say ----
 
 def table(*profiles, store=runs.STORE, data=None):
-    """runs.table, without runs on another data set than the profile's (or `data`)."""
+    """runs.table of the runs that the profiles plan today (`data` instead of their data set); what else lies there, such as runs
+    of a learning rate since given up, would count a seed twice."""
     t = runs.table(*profiles, store=store)
-    if t.empty:
-        return t
-    return t[[row.data == (data or studies.profile(row.profile).base.data) for row in t.itertuples()]].reset_index(drop=True)
+    planned = {(p, runs.folder(c, p).name) for p in profiles for c in studies.plan(p, data)}
+    return t[[pair in planned for pair in zip(t.profile, t.run)]].reset_index(drop=True) if len(t) else t
 
 
 def ledger(t, profiles):
@@ -278,7 +282,7 @@ def ledger_html(rows, profiles, mine, pages):
 
 def headline_html(t, profile):
     rows = headline(t, profile)
-    first = t[(t.profile == profile) & (t.evaluation == "full")].iloc[0]
+    first = t[t.profile == profile].iloc[0]
     caption = (f"{profile}: {first.data}, {first.images_train:,.0f} training and {first.images_test:,.0f} held-out images of "
                f"{first.classes:.0f} classes. Percent; mean ± half the 95 % interval over seeds. Paper: ImageNet, 200 epochs.")
     body = [[f'<span class="number">{text(c) or "–"}</span>' for c in row] for row in rows.values]
@@ -301,7 +305,7 @@ def machines_html(t):
              " ".join(f"<code>{text(str(c)[:10])}</code>" for c in dict.fromkeys(part.commit))]
             for (profile, device), part in t.groupby(["profile", "device"], sort=False)]
     return html_table(["Profile", "Machine", "Runs", "Training", "Commit"], rows,
-                      "Where the runs were made; intervals cover seeds, not machines or data sets.")
+                      "Where the runs were made, without the search for learning rates. Intervals cover seeds, not machines or data sets.")
 
 
 STYLE = """
@@ -361,7 +365,7 @@ def readable(notebook, name):
                 first = False
         elif cell["cell_type"] == "code":
             cell["outputs"] = [o for o in cell["outputs"] if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})
-                               and not (o.get("name") == "stderr" and ("\r" in o["text"] or "it/s" in o["text"]))]
+                               and not (o.get("name") == "stderr" and re.search(r"\r|it/s|TqdmWarning", o["text"]))]
             cell["metadata"]["mystnb"] = {"image": {"alt": prose[:300] or f"figure of {name}"}}
     return notebook
 
@@ -476,7 +480,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     try:
         (readme if args.readme else report)(args)
-    except (ValueError, TypeError, OSError, runs.BrokenRun) as error:
+    except (ValueError, TypeError, OSError, RuntimeError) as error:        # BrokenRun is a RuntimeError
         if os.environ.get("TRACEBACK"):
             raise
         sys.exit(f"error: {error}")
@@ -488,7 +492,7 @@ def figure(t, profile, path):
 
     from lib import plots
     plots.style()
-    t = plots.arms(t[(t.profile == profile) & (t.evaluation == "full")])
+    t = plots.arms(t[t.profile == profile])
     panels = Figure(figsize=(plots.WIDTH, 7), layout="constrained").subplots(3)
     plots.dots(t, "knn_test", "kNN accuracy, held out", panels[0], "Does it learn?", chance=1 / t.classes.iloc[0])
     plots.generalisation_gap(t, panels[1], "Does it overfit the pretext task?")
@@ -527,11 +531,12 @@ def report(args):
 
     data, note = parameters.get("data") or None, ""
     if args.no_train:
-        parameters["train"], missing = False, [c for c in studies.plan(profile, data) if not runs.folder(c, profile).exists()]
-        if missing:
-            note = (f"Of {len(studies.plan(profile, data))} runs of the profile {profile}, {len(missing)} are not stored: "
+        parameters["train"], planned = False, studies.plan(profile, data)
+        stored = [c for c in planned if runs.folder(c, profile).exists()]
+        if len(stored) < len(planned):
+            note = (f"Of {len(planned)} runs of the profile {profile}, {len(planned) - len(stored)} are not stored: "
                     "figures and verdicts rest on the others.\n")
-        notebooks = notebooks if runs.paths(profile) else []
+        notebooks = notebooks if any(c.epochs for c in stored) else []
     else:
         print(f"1/3 training what profile {profile} lacks", flush=True)
         studies.main(["--profile", profile, "--jobs", str(args.jobs), *(["--data", data] if data else [])])

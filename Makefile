@@ -1,0 +1,44 @@
+# make report | test | render | lab | study | bench | readme      (make help says what each does)
+PROFILE ?= quick
+JOBS ?=
+PARAMS ?=
+PYTHON := $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
+            $(if $(shell $(p) -c 'import sys; print("ok" if sys.version_info >= (3, 11) else "")' 2>/dev/null),$(p))))
+BIN := .venv/bin
+RUN := $(BIN)/python -m
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help report render test lab study bench readme
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1  /p' Makefile
+
+report: .venv/installed  ## train what PROFILE (quick) lacks, execute the notebooks, build results/report/index.html
+	$(RUN) lib.report --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS)) $(foreach p,$(PARAMS),-p "$(p)")
+
+render: PROFILE := textures
+render: .venv/installed  ## draw the report from the committed results alone; trains nothing
+	$(RUN) lib.report --profile $(PROFILE) --no-train
+
+test: .venv/installed  ## the whole test suite
+	OMP_NUM_THREADS=1 $(RUN) pytest -q -n 2
+
+lab: .venv/installed  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+study: .venv/installed  ## train what PROFILE lacks, without notebooks; JOBS=2 side by side, DRY_RUN=1 only lists it
+	$(RUN) lib.studies --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS)) $(if $(DRY_RUN),--dry-run)
+
+bench: .venv/installed  ## measure the speed of training on this machine
+	$(RUN) lib.bench
+
+readme: .venv/installed  ## refresh the README's tables and figure and results/claims.csv from the committed runs
+	$(RUN) lib.report --readme
+
+.venv/installed: requirements.txt pyproject.toml
+	$(if $(PYTHON),,$(error no Python 3.11 or newer was found; install one, or name it: make PYTHON=/path/to/python3))
+	@echo "installing the pins of requirements.txt into .venv (about two minutes, 5 GB)"
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(RUN) pip install -r requirements.txt
+	$(RUN) pip install -qq --no-deps -e .
+	@touch $@
