@@ -139,10 +139,11 @@ def load(path):
                pd.read_csv(path / "history.csv"), json.loads((path / "provenance.json").read_text()))
 
 
-def run_or_load(config, profile, store=None, device=None, progress=True):
+def run_or_load(config, profile, store=None, device=None, progress="bar"):
     """The stored run of `config`, trained first if it is not there. One process trains, others that want it wait.
 
-    A run is written aside and renamed when whole. Raises BrokenRun for a stored run that was damaged.
+    progress: "bar", "lines" (one per epoch, for runs side by side) or None. A run is written aside and renamed when whole. Raises
+    BrokenRun for a stored run that was damaged.
     """
     path = folder(config, profile, store)
     if path.exists():
@@ -157,19 +158,19 @@ def run_or_load(config, profile, store=None, device=None, progress=True):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
-            _train(config, partial, device, f"{profile}/{slug(config)}" if progress else None)
+            _train(config, partial, device, f"{profile}/{slug(config)}" if progress else None, progress == "bar")
             os.replace(partial, path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return load(path)                                                      # what a reader will get, checked at once
 
 
-def _train(config, path, device, label):
+def _train(config, path, device, label, bar=True):
     data = load_data(config.data, config.limit, device)
     started, monitor = time.time(), probe.monitor(data, config)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    method, history, epoch_seconds = train.pretrain(data, config, monitor, device=device, label=label)
+    method, history, epoch_seconds = train.pretrain(data, config, monitor, device=device, label=label, bar=bar)
     trained = time.time()
     if config.evaluation == "full":
         metrics, embeddings = probe.evaluate(method.encoder, data, config)

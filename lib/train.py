@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, fields, replace
 
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from lib import augment, check_name, models
 from lib.methods import MoCo, Supervised
@@ -131,12 +131,13 @@ def build(config, data):
     return MoCo(encoder, projector, config.queue, config.m, config.tau, config.dim, config.symmetric, config.bn_splits)
 
 
-def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=None):
+def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=None, bar=True):
     """Train `config` on data.train. Returns (method, history, seconds): one dict and one number per epoch.
 
     monitor(encoder, epoch) -> dict is merged into the epoch's row (epoch 0: before training). stop_after ends early without
     changing the schedule. Every random number is a function of (seed, epoch, image, operation), so two configurations that
-    differ in one thing see the same images, order and crops. label: of the progress bar; None shows none.
+    differ in one thing see the same images, order and crops. label: of the progress bar, or of a line
+    per epoch where bar is False (runs side by side); None shows neither.
     Raises FloatingPointError on a non-finite loss or gradient, RuntimeError on collapsed projections.
     """
     config.check(data)
@@ -153,7 +154,7 @@ def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=No
     augmentation = replace(config.augmentation, flip_p=0.5 if data.flip else 0.0)
     everyone = torch.arange(images)
     history, seconds = [{"epoch": 0, **monitor(method.encoder, 0)}] if monitor else [], []
-    bar = tqdm(total=config.epochs * steps * config.batch_size, desc=label, disable=label is None, unit="img", unit_scale=True,
+    bar = tqdm(total=config.epochs * steps * config.batch_size, desc=label, disable=label is None or not bar, unit="img", unit_scale=True,
                mininterval=1 if sys.stderr.isatty() else 30, leave=False)
     for epoch in range(config.epochs if stop_after is None else min(stop_after, config.epochs)):
         started = time.perf_counter()
@@ -181,6 +182,9 @@ def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=No
         row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], **summary(losses, hits, norms, method, epoch)}
         bar.set_postfix(loss=f"{row['loss']:.3f}")
         seconds.append(time.perf_counter() - started)
+        if label and not bar:
+            print(f"    {label}: epoch {epoch + 1}/{config.epochs}, loss {row['loss']:.3f}, "
+                  f"{steps * config.batch_size / seconds[-1]:,.0f} images/s", flush=True)
         history.append(row | (monitor(method.encoder, epoch + 1) if monitor else {}))
     bar.close()
     return method, history, seconds

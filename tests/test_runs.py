@@ -176,7 +176,7 @@ def test_two_processes_that_want_the_same_run_train_it_once(tmp_path, stored, mo
     context = multiprocessing.get_context("fork")
     gate = context.Barrier(2)
 
-    def slow(config, path, device, label):
+    def slow(config, path, device, *rest):
         with open(log, "a") as file:
             file.write("trained\n")
         time.sleep(0.5)

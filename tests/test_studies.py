@@ -204,3 +204,13 @@ def test_a_queue_that_the_data_cannot_fill_is_refused_before_any_training(toy, m
     monkeypatch.setattr(runs, "run_or_load", None)
     with pytest.raises(SystemExit, match="error: queue = 128 is not below the 96"):
         main(["--profile", "toy"])
+
+
+def test_the_estimate_of_hours_grows_with_epochs_width_and_resolution():
+    base = studies.base("textures", "resnet18")
+    one = studies.hours([base])
+    assert 0 < one < 0.5 and studies.hours([base, base]) == pytest.approx(2 * one)
+    assert studies.hours([replace(base, epochs=32)]) > 1.5 * one
+    assert studies.hours([replace(base, width=2.0)]) > 3 * one
+    assert studies.hours([replace(base, stem="stride1")]) > 2 * one
+    assert studies.hours([replace(base, data="folder:/images")]) > 1000 * one
