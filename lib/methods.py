@@ -21,14 +21,16 @@ class MoCo(nn.Module):
     bn_splits: BatchNorm sees the batch in that many groups, and the key's groups are other images than the query's; this is what
     shuffled BatchNorm over that many GPUs does, so that batch statistics do not give the positive away. The loop draws batches
     at random, so dealing the images out in turn is as random a regrouping as a drawn one.
+    batch_keys: the other keys of the batch are negatives too (lib.losses.moco_logits says what for; the paper: no).
     """
 
-    def __init__(self, encoder, projector, queue, m, tau, dim=128, symmetric=False, bn_splits=1):
+    def __init__(self, encoder, projector, queue, m, tau, dim=128, symmetric=False, bn_splits=1,
+                 batch_keys=False):
         super().__init__()
         self.query = split_batchnorm(nn.Sequential(encoder, projector), bn_splits)
         self.key = deepcopy(self.query).requires_grad_(False)
         self.register_buffer("queue", F.normalize(torch.randn(queue, dim), dim=1))
-        self.m, self.tau, self.symmetric, self.bn_splits = m, tau, symmetric, bn_splits
+        self.m, self.tau, self.symmetric, self.bn_splits, self.batch_keys = m, tau, symmetric, bn_splits, batch_keys
 
     @property
     def encoder(self):
@@ -46,7 +48,7 @@ class MoCo(nn.Module):
         losses, hits, self.new_keys = [], [], []
         for query_view, key_view in pairs:
             key = self.keys(key_view)
-            logits = moco_logits(self.query(query_view), key, self.queue, self.tau)
+            logits = moco_logits(self.query(query_view), key, self.queue, self.tau, self.batch_keys)
             losses.append(info_nce(logits))
             hits.append((logits[:, :1] > logits[:, 1:]).all(1).float().mean())
             self.new_keys.append(key)

@@ -314,7 +314,7 @@ def cluster_structure(h: Tensor, labels: Tensor, ks: Sequence[int], seed: int = 
 
     Both in [0, 1]. Homogeneity: does a cluster hold one class? Completeness: does a class sit in one cluster? With k =
     C both are 1 for perfectly gathered classes. Pure clusters have completeness H(classes) / H(clusters), gathered or
-    not: at one large k it says nothing, so compare encoders at equal homogeneity (`matched_structure`).
+    not: at one large k it says nothing, so compare encoders at equal homogeneity (lib.claims).
     """
     h = _embeddings(h)
     labels = _class_labels(labels, h).cpu().numpy()
@@ -325,42 +325,6 @@ def cluster_structure(h: Tensor, labels: Tensor, ks: Sequence[int], seed: int = 
         homogeneity, completeness, _ = homogeneity_completeness_v_measure(labels, clusters)
         rows.append({"k": int(k), "homogeneity": float(homogeneity), "completeness": float(completeness)})
     return rows
-
-
-def structure(homogeneity: float, completeness: float, reference_homogeneity: float, reference_completeness: float,
-              learned: bool = True, tolerance: float = 0.0) -> str:
-    """Structure beside the large reference: "over-clustered", "class-mixing", "gathered" or "not learned".
-
-    Over-clustered: at least as homogeneous and less complete. Class-mixing: less homogeneous. Gathered: at least as
-    homogeneous and as complete. Differences up to `tolerance` count as equal. `learned`: is its kNN accuracy above the
-    untrained encoder's?
-    """
-    scores = (homogeneity, completeness, reference_homogeneity, reference_completeness)
-    if not all(0 <= score <= 1 for score in scores) or not tolerance >= 0:
-        raise ValueError(f"homogeneity, completeness must lie in [0, 1], tolerance >= 0, got {scores} and {tolerance}")
-    if not learned:
-        return "not learned"
-    if homogeneity < reference_homogeneity - tolerance:
-        return "class-mixing"
-    return "over-clustered" if completeness < reference_completeness - tolerance else "gathered"
-
-
-def matched_structure(rows: Sequence[Mapping], reference_rows: Sequence[Mapping], k: int, learned: bool = True,
-                      tolerance: float = 0.0) -> str:
-    """`structure` at equal homogeneity, from two `cluster_structure` results.
-
-    Against the reference's row at `k` (take C) stands the encoder's row with the fewest clusters that are as
-    homogeneous, or, where none are, its most homogeneous. So an over-clustered encoder needs more clusters than
-    the reference to be as pure, and a class-mixing one never is.
-    """
-    reference = next((row for row in reference_rows if row["k"] == k), None)
-    if reference is None or not rows:
-        allowed = [row["k"] for row in reference_rows]
-        raise ValueError(f"k must be one of the reference's {allowed}, got {k}, and rows not empty, got {len(rows)}")
-    pure = [row for row in rows if row["homogeneity"] >= reference["homogeneity"] - tolerance]
-    row = min(pure, key=lambda row: row["k"]) if pure else max(rows, key=lambda row: row["homogeneity"])
-    return structure(row["homogeneity"], row["completeness"], reference["homogeneity"], reference["completeness"],
-                     learned, tolerance)
 
 
 def bin_factor(values: np.ndarray, labels: np.ndarray, levels: int = 8) -> np.ndarray:

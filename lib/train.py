@@ -28,6 +28,7 @@ class PretrainConfig:
     dim: int = 128                  # of the projection z
     tau: float = 0.2                # softmax temperature; paper: 0.2 baseline, 0.1 improved
     queue: int = 65536              # K, number of negatives
+    batch_keys: bool = False        # the other keys of the batch are negatives too (paper: no)
     m: float = 0.999                # momentum of the key encoder
     symmetric: bool = False         # paper: one query view
     bn_splits: int = 8              # paper: 8 GPUs with shuffled BatchNorm; emulated
@@ -80,7 +81,7 @@ class PretrainConfig:
                 value is None or isinstance(value, int) and not isinstance(value, bool)
             if not right_type or not ok(value):
                 raise ValueError(f"{name} = {value!r}; allowed: {'a number' if kind is float else 'an integer'} {allowed}")
-        for name in ("projector_bn", "symmetric", "channels_last", "compile"):
+        for name in ("projector_bn", "batch_keys", "symmetric", "channels_last", "compile"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} = {getattr(self, name)!r}; allowed: True or False")
         if self.batch_size % self.bn_splits or self.batch_size // self.bn_splits < 2:
@@ -91,6 +92,11 @@ class PretrainConfig:
                              f"(batch_size{' x 2, symmetric' if self.symmetric else ''}); "
                              f"allowed: {max(1, self.queue // self.keys_per_step) * self.keys_per_step}, for instance")
         _ = self.augmentation                                              # validates crop, jitter and probabilities
+
+    @property
+    def candidates(self):
+        """Keys among which the loss looks for the positive; its chance level is the logarithm of this."""
+        return 1 + self.queue + (self.batch_size - 1 if self.batch_keys else 0)
 
     @property
     def keys_per_step(self):
@@ -128,7 +134,8 @@ def build(config, data):
     if config.method == "supervised":
         return Supervised(encoder, data.train.labels, len(data.classes))
     projector = models.projector(config.projector, encoder.dim, config.dim, bn=config.projector_bn)
-    return MoCo(encoder, projector, config.queue, config.m, config.tau, config.dim, config.symmetric, config.bn_splits)
+    return MoCo(encoder, projector, config.queue, config.m, config.tau, config.dim, config.symmetric, config.bn_splits,
+                config.batch_keys)
 
 
 def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=None, bar=True):
@@ -154,8 +161,8 @@ def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=No
     augmentation = replace(config.augmentation, flip_p=0.5 if data.flip else 0.0)
     everyone = torch.arange(images)
     history, seconds = [{"epoch": 0, **monitor(method.encoder, 0)}] if monitor else [], []
-    bar = tqdm(total=config.epochs * steps * config.batch_size, desc=label, disable=label is None or not bar, unit="img", unit_scale=True,
-               mininterval=1 if sys.stderr.isatty() else 30, leave=False)
+    shown = tqdm(total=config.epochs * steps * config.batch_size, desc=label, disable=label is None or not bar, unit="img",
+                 unit_scale=True, mininterval=1 if sys.stderr.isatty() else 30, leave=False)
     for epoch in range(config.epochs if stop_after is None else min(stop_after, config.epochs)):
         started = time.perf_counter()
         method.train()
@@ -178,15 +185,15 @@ def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=No
             method.after_step(step)
             losses.append(loss.detach())
             hits.append(hit.detach())
-            bar.update(len(index))
+            shown.update(len(index))
         row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], **summary(losses, hits, norms, method, epoch)}
-        bar.set_postfix(loss=f"{row['loss']:.3f}")
+        shown.set_postfix(loss=f"{row['loss']:.3f}")
         seconds.append(time.perf_counter() - started)
         if label and not bar:
             print(f"    {label}: epoch {epoch + 1}/{config.epochs}, loss {row['loss']:.3f}, "
                   f"{steps * config.batch_size / seconds[-1]:,.0f} images/s", flush=True)
         history.append(row | (monitor(method.encoder, epoch + 1) if monitor else {}))
-    bar.close()
+    shown.close()
     return method, history, seconds
 
 

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from lib.losses import info_nce, moco_logits
+from lib.train import PretrainConfig
 
 
 def projections(n, k, dim=16, seed=0):
@@ -100,3 +101,26 @@ def test_the_gradient_pulls_the_query_to_its_key_and_scales_with_one_over_tau():
     start = collapsed[:1].clone().requires_grad_()
     lengths = [torch.autograd.grad(info_nce(moco_logits(start, key, collapsed, tau)), start)[0].norm().item() for tau in (2.0, 20.0)]
     assert lengths[0] > 5 * lengths[1]
+
+
+@pytest.mark.parametrize("n, k, tau", [(2, 3, 0.2), (5, 1, 1.0), (7, 16, 0.05)])
+def test_with_batch_keys_every_other_key_of_the_batch_is_a_negative_too(n, k, tau):
+    torch.manual_seed(n)
+    query, key, queue = torch.randn(n, 6), torch.randn(n, 6), F.normalize(torch.randn(k, 6), dim=1)
+
+    def cosine(a, b):
+        return float(a @ b / (a.norm() * b.norm()))
+    total = 0
+    for i in range(n):
+        positive = math.exp(cosine(query[i], key[i]) / tau)
+        negatives = [math.exp(cosine(query[i], other) / tau) for other in [*queue, *(key[j] for j in range(n) if j != i)]]
+        total -= math.log(positive / (positive + sum(negatives)))
+    assert float(info_nce(moco_logits(query, key, queue, tau, batch_keys=True))) == pytest.approx(total / n, rel=1e-5)
+
+
+def test_with_batch_keys_the_chance_level_is_the_logarithm_of_the_candidates():
+    same = torch.ones(4, 6)
+    loss = info_nce(moco_logits(same, same, F.normalize(torch.ones(8, 6), dim=1), 0.2, batch_keys=True))
+    config = PretrainConfig(queue=8, batch_size=4, bn_splits=1, batch_keys=True)
+    assert float(loss) == pytest.approx(math.log(config.candidates)) == pytest.approx(math.log(4 + 8))
+    assert PretrainConfig(queue=65536).candidates == 65537

@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import fields, replace
 
 import numpy as np
@@ -293,3 +294,11 @@ def test_the_gradient_is_finite_for_every_field_that_a_notebook_varies(textures)
 
 def test_the_configuration_covers_every_field_that_json_can_hold():
     assert {f.type for f in fields(PretrainConfig)} <= {str, int, float, bool, tuple, int | None}
+
+
+def test_runs_side_by_side_print_a_line_per_epoch_instead_of_a_bar(textures, capsys):
+    pretrain(textures, tiny(epochs=2), label="toy/run", bar=False)
+    said = capsys.readouterr()
+    assert re.findall(r"toy/run: epoch (\d)/2, loss \d+\.\d{3}, [\d,]+ images/s", said.out) == ["1", "2"] and "img" not in said.err
+    pretrain(textures, tiny(epochs=1))
+    assert capsys.readouterr() == ("", "")
