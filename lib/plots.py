@@ -5,9 +5,8 @@ epoch). An encoder has one colour and one marker everywhere. Every seed is drawn
 95 % intervals over seeds, dotted is chance, dashed and grey the paper's value. A function whose runs are missing draws a sentence
 that says so. Fractions come in, percent stands on the axes.
 """
-import hashlib
 import itertools
-import os
+from dataclasses import fields
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,7 +14,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from scipy import stats
 
 from lib import claims, models
 
@@ -27,8 +25,9 @@ CLASSES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#D
            "#7A5CC9", "#7B4B23")
 PAPER = {"color": "0.45", "linestyle": (0, (5, 3)), "linewidth": 1.2}
 CHANCE = {"color": "0.45", "linestyle": ":", "linewidth": 1.4}
-CYCLIC, UMAP_IMAGES = ("orientation", "phase", "hue"), 2000
+CYCLIC = ("orientation", "phase", "hue")
 ARMS = ("trained", "untrained", "supervised", "pixels")
+ARM_LABELS = {"supervised": "supervised, same recipe"}      # so a lower bound of the ceiling, not the ceiling
 PER_CLASS = (1, 2, 4, 8, 16)    # clusters a class of the k-means curves (lib.probe)
 NEIGHBOURS = (1, 3, 5, 9, 15, 25, 41, 61, 81, 101)
 
@@ -76,12 +75,12 @@ def arms(table):
 
 def matched(table, reference=models.LARGE):
     """The table with a column `completeness_matched`: completeness at the homogeneity that the reference's trained runs of the
-    same profile have, on average, with one cluster a class (claims.completeness_at); nan where a profile lacks the reference."""
+    same profile have, on average, with two clusters a class (claims.completeness_at); nan where a profile lacks the reference and
+    for a run whose curve does not hold that homogeneity."""
     parts = []
     for _, part in table.groupby("profile", sort=False):
-        curves, coarse = part.dropna(axis=1, how="all"), f"homogeneity_k{int(part.classes.iloc[0])}"
-        pure = curves[(part.arm == "trained") & (part.arch == reference)].get(coarse, pd.Series(dtype=float)).mean()
-        parts.append(part.assign(completeness_matched=np.nan if np.isnan(pure) else claims.completeness_at(curves, pure)))
+        pure = claims.matched_purity(part[(part.arm == "trained") & (part.arch == reference)])
+        parts.append(part.assign(completeness_matched=np.nan if np.isnan(pure) else claims.completeness_at(part, pure)))
     return pd.concat(parts)
 
 
@@ -103,7 +102,8 @@ def summary(table, columns, scale=100, digits=1):
             t = part[part.arch == arch]
             before = table[(table.profile == profile) & (table.arm == "untrained") & (table.arch == arch)]
             failed = arm == "trained" and len(before) and not claims.learned(t, before)
-            rows.append({"profile": profile, "encoder": label(arch), "arm": "trained, not learned" if failed else arm, "seeds": len(t)}
+            name = "trained, not learned" if failed else ARM_LABELS.get(arm, arm)
+            rows.append({"profile": profile, "encoder": label(arch), "arm": name, "seeds": len(t)}
                         | {heading: shown(t[c], scale, digits) if c in t and t[c].notna().any() else "" for heading, c in columns.items()})
     return pd.DataFrame(rows, columns=["profile", "encoder", "arm", "seeds", *columns]).set_index(["profile", "encoder", "arm"])
 
@@ -112,7 +112,7 @@ def verdicts(ledger, *names):
     """Rows of the ledger (claims.ledger) as a reader wants them, for the claims `names`.
 
     Effects that are differences of fractions stand in points. "could have seen" is the smallest effect that these seeds could
-    have detected (claims.detectable: 95 % two-sided, power 80 %), computed from the interval.
+    have detected (claims.detectable: 95 % two-sided, power 80 %), computed from the interval; none where closeness is the claim.
     """
     rows = []
     for row in ledger.itertuples():
@@ -122,13 +122,41 @@ def verdicts(ledger, *names):
         points = name not in ("over_clustered_paper", "over_clustered_centred")
         scale, digits = (100, 1) if points else (1, 3)
         bars = "" if np.isnan(row.low) else f" [{scale * row.low:.{digits}f}, {scale * row.high:.{digits}f}]"
-        enough = row.n >= 2 and not np.isnan(row.low)
-        t80, t95 = stats.t.ppf([0.8, 0.975], row.n - 1) if enough else (np.nan, np.nan)
+        least = claims.detectable((row.high - row.low) / 2, claims.freedom(row))
         rows.append({"profile": row.profile, "claim": name, "encoder": label(arch) if arch else "all together",
                      "effect [95 %]": "" if np.isnan(row.effect) else f"{scale * row.effect:+.{digits}f}{bars}",
                      "unit": "points" if points else "squared distance", "seeds": row.n, "verdict": row.verdict,
-                     "could have seen": f"{scale * (row.high - row.low) / 2 * (1 + t80 / t95):.{digits}f}" if enough else ""})
+                     "could have seen": "" if np.isnan(least) else f"{scale * least:.{digits}f}"})
     return pd.DataFrame(rows).set_index(["profile", "claim", "encoder"])
+
+
+def judged(tables, *names):
+    """(the verdicts that rest on runs, a sentence on each claim that has none) for the claims `names`; tables: {profile: table}."""
+    rows = verdicts(pd.concat([claims.ledger(t, p) for p, t in tables.items()], ignore_index=True), *names)
+    lacking = rows[rows.verdict == claims.NOT_TESTED].groupby(["profile", "claim"], sort=False)
+    sentences = [f"{p}, {claim}: not tested (too few runs or images): {', '.join(part.index.unique('encoder'))}"
+                 for (p, claim), part in lacking]
+    return rows[rows.verdict != claims.NOT_TESTED], sentences
+
+
+def departures(arms):
+    """Where the recipe of `arms` departs from the paper's baseline, which is PretrainConfig's defaults; learning rates aside."""
+    rows = {}
+    for f in fields(arms[0]):
+        here = {}
+        for c in arms:
+            here.setdefault(getattr(c, f.name), {})[label(c.arch)] = None
+        if f.name not in ("arch", "seed", "lr") and set(here) != {f.default}:
+            each = "; ".join(f"{value} ({', '.join(names)})" for value, names in here.items())
+            rows[f.name] = {"paper": f.default, "here": next(iter(here)) if len(here) == 1 else each}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["paper", "here"], dtype=object)
+
+
+def provenance(table):
+    """Where the runs of a table were made: how many, by which commits, in how many hours, per profile and machine."""
+    made = table.assign(commit=table.commit.fillna("unknown").str[:7]).groupby(["profile", "device"], sort=False)
+    return made.agg(runs=("run", "count"), commits=("commit", lambda c: ", ".join(sorted(set(c)))),
+                    hours=("seconds", lambda s: round(s.sum() / 3600, 2)))
 
 
 # ---- what figures share ----
@@ -246,15 +274,15 @@ def views(rows, names, ax=None):
     return ax
 
 
-def loss(history, queue, ax=None, title=""):
-    """InfoNCE over the epochs, mean of each epoch; chance is log(K + 1) of the queue's K."""
+def loss(history, candidates, ax=None, title=""):
+    """InfoNCE over the epochs, mean of each epoch; chance is the logarithm of the number of candidates (K + 1 in MoCo)."""
     history = history.dropna(subset=["loss"]) if "loss" in history else history.iloc[:0]
     if history.empty:
         return _missing(ax, f"{title}: no trained runs.")
     ax = _axes(ax)
     for arch in present(history):
         _lines(history[history.arch == arch], "epoch", "loss", ax, label=label(arch))
-    ax.axhline(np.log(queue + 1), **CHANCE, label=f"chance, log({queue} + 1)")
+    ax.axhline(np.log(candidates), **CHANCE, label=f"chance, log({candidates})")
     ax.set(xlabel="epoch", ylabel="InfoNCE (nats)", title=title)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     _beside(ax)
@@ -396,7 +424,7 @@ def accuracy_over_k(table, ax=None, title=""):
 def clusters(table, title="", reference=models.LARGE):
     """k-means of held-out h against the classes: homogeneity and completeness over clusters a class, and one against the other.
 
-    The vertical line is the reference's homogeneity at one cluster a class, where claims.completeness_at compares. Three Axes.
+    The vertical line is the reference's homogeneity at two clusters a class, where claims.completeness_at compares. Three Axes.
     """
     found = [f for f in PER_CLASS if len(table) and f"homogeneity_k{int(table.classes.iloc[0]) * f}" in table]
     names = {f: [f"{n}_k{int(table.classes.iloc[0]) * f}" for n in ("homogeneity", "completeness")] for f in found}
@@ -415,7 +443,7 @@ def clusters(table, title="", reference=models.LARGE):
         mean = part.groupby("f")[["homogeneity", "completeness"]].mean()
         axes[2].plot(mean.homogeneity, mean.completeness, color=colour(arch), linewidth=1.8, marker=marker(arch), markersize=4,
                      label=label(arch))
-    large = long[(long.arch == reference) & (long.f == 1)]
+    large = long[(long.arch == reference) & (long.f == claims.MATCHED)]
     if len(large):
         axes[2].axvline(large.homogeneity.mean(), color="0.45", linewidth=1)
     for ax, name in zip(axes, ("homogeneity", "completeness")):
@@ -447,7 +475,7 @@ def factors(table, ax=None, title=""):
     ax.set_xlim(0, len(columns) + 1)
     names = [*(c.removeprefix("ami_") for c in columns), "sub-clusters"]
     ax.set_xticks(np.arange(len(names)) + 0.5, names, rotation=30, ha="left", rotation_mode="anchor")
-    names = [label(arch) + ("" if arm == "pixels" else f", {arm}") for arm, arch, _ in found]
+    names = [label(arch) + ("" if arm == "pixels" else f", {ARM_LABELS.get(arm, arm)}") for arm, arch, _ in found]
     ax.set_yticks(np.arange(len(names)) + 0.5, names, rotation=0)
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
@@ -456,39 +484,8 @@ def factors(table, ax=None, title=""):
     return ax
 
 
-def coordinates(run, seed=0):
-    """UMAP of the first 2,000 held-out h of a lib.runs.Run (class-balanced): columns x, y, label, index. Stored as umap.csv.
-
-    It differs between machines even when seeded, so the stored one counts. index: place in the held-out split. Raises
-    FileNotFoundError where neither coordinates nor embeddings are stored.
-    """
-    path = run.path / "umap.csv"
-    if path.is_file():
-        return pd.read_csv(path)
-    if not (run.path / "embeddings.npz").is_file():
-        raise FileNotFoundError(f"{run.path} holds neither umap.csv nor embeddings.npz: a run's embeddings are only on the machine "
-                                "that trained it; move the folder aside and run again to train it anew")
-    from umap import UMAP
-    stored = np.load(run.path / "embeddings.npz")
-    h, labels = stored["h"][:UMAP_IMAGES].astype(np.float32), stored["label"][:UMAP_IMAGES]
-    xy = UMAP(metric="cosine", random_state=seed, n_jobs=1).fit_transform(h)
-    table = pd.DataFrame({"x": xy[:, 0].round(3), "y": xy[:, 1].round(3), "label": labels, "index": np.arange(len(h))})
-    _replace(path, table.to_csv(index=False, float_format="%.3f", lineterminator="\n"))
-    sums = run.path / "SHA256SUMS"                 # the other lines stay: they may name files that only the training machine has
-    lines = [line for line in sums.read_text().splitlines() if not line.endswith("  umap.csv")]
-    lines.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  umap.csv")
-    _replace(sums, "".join(f"{line}\n" for line in sorted(lines, key=lambda line: line.split("  ", 1)[1])))
-    return pd.read_csv(path)
-
-
-def _replace(path, text):
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text)
-    os.replace(aside, path)
-
-
 def umaps(found, classes, factors=None, title=""):
-    """UMAP, a row per encoder: coloured by class, then by each factor. found: {name: coordinates}; factors: {name: (N,) values}.
+    """UMAP, a row per encoder: coloured by class, then by each factor. found: {name: lib.runs.umap}; factors: {name: (N,) values}.
 
     It illustrates and proves nothing: distances between islands mean little. Returns (encoders, 1 + factors) Axes.
     """

@@ -22,14 +22,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from lib import check_name, claims, models, runs, studies
 
 ROOT = runs.ROOT
 NOTEBOOKS = ROOT / "notebooks"
 REPORT = ROOT / "results" / "report"
-COMMITTED = studies.COMMITTED
 NOTEBOOK = {"pretext_learned": "01_pretext_fitting", "no_overfitting": "01_pretext_fitting",
             "over_clustered_paper": "02_over_clustering", "over_clustered_centred": "02_over_clustering",
             "over_clustered": "02_over_clustering", "size_not_architecture": "02_over_clustering"}
@@ -37,6 +35,7 @@ NOTEBOOK = {"pretext_learned": "01_pretext_fitting", "no_overfitting": "01_prete
 UNIT = {"pretext_learned": (100, 1, "points"), "no_overfitting": (100, 1, "points"), "over_clustered": (100, 1, "points"),
         "over_clustered_paper": (1, 3, "distance²"), "over_clustered_centred": (1, 3, "distance²"),
         "size_not_architecture": (100, 1, "points per doubling of width")}
+SUPERVISED = "supervised, same recipe"    # as plots.ARM_LABELS, which is not imported where no figure is drawn
 MARK = {claims.SUPPORTED: "✓", claims.CONTRADICTED: "✗", claims.UNDECIDED: "?", claims.NOT_TESTED: "–"}
 QUESTION = ("Can small networks learn by contrastive self-supervision without a large teacher, and what stops them? Shi et al. "
             "(AAAI 2022) answer that they complete the pretext task without overfitting but over-cluster: they split every class "
@@ -101,11 +100,13 @@ def fingerprint(notebook, parameters):
     """sha256 of everything that an executed notebook depends on: itself, lib, the pins, its parameters and the stored runs."""
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
     code = [path for path in sorted((ROOT / "lib").glob("*.py")) if path.name != "report.py"]
-    for path in [Path(notebook), *code, ROOT / "requirements.txt"]:
+    reference = sorted((ROOT / "results" / "reference").glob("*.csv"))
+    for path in [Path(notebook), *code, ROOT / "requirements.txt", *reference]:
         digest.update(path.read_bytes())
-    for profile in [*COMMITTED, parameters.get("profile", "quick")]:
+    for profile in [*studies.COMMITTED, parameters.get("profile", "quick")]:
         for path in runs.paths(profile):
-            digest.update(f"{path.name}\0".encode() + (path / "metrics.json").read_bytes())
+            sums = [line for line in (path / "SHA256SUMS").read_text().splitlines() if not line.endswith("  umap.csv")]
+            digest.update(f"{path.name}\0{sums}".encode())                 # umap.csv: drawn from the others by the first who looks
     return digest.hexdigest()
 
 
@@ -122,11 +123,11 @@ def executed(notebook, output, parameters):
 
 # ---- what the numbers say ----
 
-def table(*profiles, store=runs.STORE, data=None):
-    """runs.table of the runs that the profiles plan today (`data` instead of their data set); what else lies there, such as runs
-    of a learning rate since given up, would count a seed twice."""
+def table(*profiles, store=runs.STORE, data=None, archs=None):
+    """runs.table of the runs that the profiles plan today (`data` instead of their data set, `archs` beside their encoders); what
+    else lies there, such as runs of a learning rate since given up, would count a seed twice."""
     t = runs.table(*profiles, store=store)
-    planned = {(p, runs.folder(c, p).name) for p in profiles for c in studies.plan(p, data)}
+    planned = {(p, runs.folder(c, p).name) for p in profiles for c in [*studies.plan(p, data), *studies.plan(p, data, archs)]}
     return t[[pair in planned for pair in zip(t.profile, t.run)]].reset_index(drop=True) if len(t) else t
 
 
@@ -157,11 +158,11 @@ def effect(row):
 
 def detectable(row):
     """For an undecided row: the smallest effect that its seeds could have shown (two-sided 95 %, power 80 %), from the interval."""
-    if row.verdict != claims.UNDECIDED or np.isnan(row.low) or row.n < 2:
+    least = claims.detectable((row.high - row.low) / 2, claims.freedom(row))
+    if row.verdict != claims.UNDECIDED or np.isnan(least):
         return ""
     factor, digits, _ = UNIT.get(row.claim.split("/")[0], (1, 3, ""))
-    t = stats.t(row.n - 1)
-    return f"{(row.high - row.low) / 2 * (1 + t.ppf(0.8) / t.ppf(0.975)) * factor:.{digits}f}"
+    return f"{least * factor:.{digits}f}"
 
 
 def percent(values):
@@ -176,14 +177,14 @@ def percent(values):
 def headline(t, profile):
     """One row of text per encoder of a profile: seeds, accuracies in percent on held-out images, mean ± half the 95 % interval.
 
-    Linear: probe on frozen h. Supervised: the same probe on the encoder trained with labels under the same budget. Pretext:
+    Linear: probe on frozen h. Supervised: the same probe on the encoder trained with labels by the same recipe. Pretext:
     instance-discrimination top-1 (original against view). All on the baseline arm at full width. Paper: linear top-1 of its
     baseline on ImageNet, another task.
     """
     paper = pd.read_csv(ROOT / "results" / "reference" / "paper_headline.csv").set_index("model").baseline_200_percent
     t = t[(t.profile == profile) & (t.width == 1)] if len(t) else t
     arms, rows = claims.baseline(t) if len(t) else t, []
-    for arch in (*models.SMALL, models.LARGE, "pixels"):
+    for arch in models.ENCODERS:
         own = t[t.arch == arch] if len(t) else t
         if not len(own):
             continue
@@ -192,7 +193,7 @@ def headline(t, profile):
         labels = own[(own.method == "supervised") & (own.epochs > 0)]
         rows.append({"encoder": models.ENCODERS[arch].label, "seeds": str(len(after)) if len(after) else "",
                      "kNN untrained": percent(before.knn_test), "kNN trained": percent(after.knn_test),
-                     "linear probe": percent(shown.linear_test), "supervised": percent(labels.linear_test),
+                     "linear probe": percent(shown.linear_test), SUPERVISED: percent(labels.linear_test),
                      "paper, linear": f"{paper[arch]:.1f}" if arch in paper else "",
                      "pretext, train": percent(shown.instdisc_dsd_top1_train),
                      "pretext, held out": percent(shown.instdisc_dsd_top1_test)})
@@ -284,7 +285,8 @@ def headline_html(t, profile):
     rows = headline(t, profile)
     first = t[t.profile == profile].iloc[0]
     caption = (f"{profile}: {first.data}, {first.images_train:,.0f} training and {first.images_test:,.0f} held-out images of "
-               f"{first.classes:.0f} classes. Percent; mean ± half the 95 % interval over seeds. Paper: ImageNet, 200 epochs.")
+               f"{first.classes:.0f} classes. Percent; mean ± half the 95 % interval over seeds. Supervised by the same recipe is a lower "
+               "bound of the ceiling. Paper: ImageNet, 200 epochs.")
     body = [[f'<span class="number">{text(c) or "–"}</span>' for c in row] for row in rows.values]
     return html_table([text(c) for c in rows], body, caption)
 
@@ -446,17 +448,20 @@ def markdown(rows):
 
 
 def readme_results(t):
-    """The README's result section from the committed runs: verdicts, then each profile's headline table."""
-    profiles = [p for p in COMMITTED if len(t) and (t.profile == p).any()]
+    """The README's result section from the committed runs: the figure, verdicts, then each profile's headline table."""
+    profiles = [p for p in studies.COMMITTED if len(t) and (t.profile == p).any()]
     if not profiles:
         return "No committed profile has runs yet: every claim is *not tested*."
     rows = overall(ledger(t, profiles))
     verdicts = pd.DataFrame([{"claim": f"{c.statement} ({c.source})"} | {
         p: f"**{r.verdict}** {' '.join(effect(r))}".strip() for p in profiles
         for r in rows[(rows.claim == c.name) & (rows.profile == p)].itertuples()} for c in claims.CLAIMS])
-    tables = [f"`{p}`, percent on held-out images, mean ± half the 95 % interval over seeds (paper: ImageNet, 200 epochs):\n\n"
-              f"{markdown(headline(t, p))}" for p in profiles]
-    return "\n\n".join([markdown(verdicts), *tables])
+    tables = [f"`{p}`, percent on held-out images, mean ± half the 95 % interval over seeds (paper: ImageNet, 200 epochs; supervised by "
+              f"the same recipe: a lower bound of the ceiling):\n\n{markdown(headline(t, p))}" for p in profiles]
+    drawn = ("![Rows of intervals per encoder: kNN accuracy trained and untrained, pretext accuracy on train minus held-out, "
+             "completeness at equal purity](results/figure.svg)\n\n"
+             f"The committed runs of `{profiles[0]}`: each dot is a seed, each bar a 95 % interval.")
+    return "\n\n".join([drawn, markdown(verdicts), *tables])
 
 
 BETWEEN = re.compile(r"(<!-- results: python -m lib.report --readme -->\n).*?(\n<!-- end of results -->)", re.DOTALL)
@@ -497,7 +502,7 @@ def figure(t, profile, path):
     plots.dots(t, "knn_test", "kNN accuracy, held out", panels[0], "Does it learn?", chance=1 / t.classes.iloc[0])
     plots.generalisation_gap(t, panels[1], "Does it overfit the pretext task?")
     t = plots.matched(t)
-    plots.dots(t[t.arm == "trained"], "completeness_matched", "completeness at ResNet-50's purity with one cluster a class", panels[2],
+    plots.dots(t[t.arm == "trained"], "completeness_matched", "completeness at ResNet-50's purity with two clusters a class", panels[2],
                "Does it split the classes?", percent=False)
     if panels[2].get_legend():
         panels[2].get_legend().remove()                                    # the first panel's serves
@@ -505,10 +510,10 @@ def figure(t, profile, path):
 
 
 def readme(args):
-    t = table(*COMMITTED)
-    if len(t):
+    t = table(*studies.COMMITTED)
+    if len(t):                                                             # readme_results shows it then, and only then
         figure(t, t.profile.iloc[0], ROOT / "results" / "figure.svg")
-    write_claims(ledger(t, COMMITTED), ROOT / "results" / "claims.csv")
+    write_claims(ledger(t, studies.COMMITTED), ROOT / "results" / "claims.csv")
     path = ROOT / "README.md"
     path.write_text(refreshed(path.read_text(), t))
 
@@ -524,14 +529,13 @@ def report(args):
     if "profile" in parameters:
         raise ValueError("the profile is given by --profile (make report PROFILE=...), not as a parameter")
     if isinstance(parameters.get("archs"), str):
-        parameters["archs"] = parameters["archs"].split(",")
+        parameters["archs"] = [arch.strip() for arch in parameters["archs"].split(",") if arch.strip()]
     check_parameters(notebooks, parameters)
-    for arch in parameters.get("archs") or []:
-        check_name("archs", arch, models.ENCODERS)
 
-    data, note = parameters.get("data") or None, ""
-    if args.no_train:
-        parameters["train"], planned = False, studies.plan(profile, data)
+    data, archs, note = parameters.get("data") or None, parameters.get("archs") or None, ""
+    planned = studies.plan(profile, data, archs)                           # an unknown encoder ends here
+    if args.no_train or parameters.get("train") is False:
+        parameters["train"] = False
         stored = [c for c in planned if runs.folder(c, profile).exists()]
         if len(stored) < len(planned):
             note = (f"Of {len(planned)} runs of the profile {profile}, {len(planned) - len(stored)} are not stored: "
@@ -539,7 +543,8 @@ def report(args):
         notebooks = notebooks if any(c.epochs for c in stored) else []
     else:
         print(f"1/3 training what profile {profile} lacks", flush=True)
-        studies.main(["--profile", profile, "--jobs", str(args.jobs), *(["--data", data] if data else [])])
+        studies.main(["--profile", profile, "--jobs", str(args.jobs), *(["--data", data] if data else []),
+                      *(["--archs", ",".join(archs)] if archs else [])])
 
     print("2/3 executing the notebooks", flush=True)
     drawn = []
@@ -549,15 +554,14 @@ def report(args):
         print(f"    {notebook.stem}: {'executed' if made else 'unchanged'}, {time.time() - started:.0f} s", flush=True)
 
     print("3/3 drawing the pages", flush=True)
-    mine = None if profile in COMMITTED else profile
-    t = pd.concat([table(*COMMITTED), *([table(mine, data=data)] if mine else [])], ignore_index=True)
-    rows = ledger(t, COMMITTED)
-    write_claims(rows, ROOT / "results" / "claims.csv")
+    mine = None if profile in studies.COMMITTED else profile
+    write_claims(ledger(table(*studies.COMMITTED), studies.COMMITTED), ROOT / "results" / "claims.csv")
+    asked = table(profile, data=data if mine else None, archs=archs)       # with encoders that the profile itself has not
+    t = pd.concat([table(*[p for p in studies.COMMITTED if p != profile]), asked], ignore_index=True)
+    rows = ledger(t, [*studies.COMMITTED, *([mine] if mine else [])])
     if mine:
-        own = ledger(t, [mine])
-        write_claims(own, ROOT / "results" / "mine" / "claims.csv")
-        rows = pd.concat([rows, own], ignore_index=True)
-    index = build(t, rows, [*COMMITTED, *([mine] if mine else [])], mine, drawn, note=note)
+        write_claims(rows[rows.profile == mine], ROOT / "results" / "mine" / "claims.csv")
+    index = build(t, rows, [*studies.COMMITTED, *([mine] if mine else [])], mine, drawn, note=note)
     print(f"\n{terminal(rows)}\n\n{note}{index}  ({time.time() - started:.0f} s)")
 
 

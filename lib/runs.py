@@ -35,6 +35,7 @@ from lib.train import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 STORE = ROOT / "results" / "runs"
+UMAP_IMAGES = 2000
 DEFINITION = 1    # bump when a default, an augmentation, a data set or a metric changes meaning; void runs are then deleted
 SHOWN = {"method": "{}", "width": "w{:g}", "tau": "tau{:g}", "queue": "K{}", "projector": "{}", "symmetric": "symmetric",
          "lr": "lr{:g}", "epochs": "{}ep"}     # what a slug may show; tau, lr and epochs always
@@ -190,10 +191,43 @@ def _train(config, path, device, label, bar=True):
     write_sums(path)
 
 
-def write_sums(path):
-    """SHA256SUMS of every file in the folder of a run."""
-    names = sorted(p.name for p in path.iterdir() if p.name != "SHA256SUMS")
-    (path / "SHA256SUMS").write_text("".join(f"{_sha256(path / name)}  {name}\n" for name in names))
+def umap(run, seed=0):
+    """UMAP of the first 2,000 held-out h of a Run (class-balanced): columns x, y, label, index. Computed once, stored as umap.csv.
+
+    It differs between machines even when seeded, so the stored one counts. index: place in the held-out split. Raises
+    FileNotFoundError where neither coordinates nor embeddings are stored.
+    """
+    path = run.path / "umap.csv"
+    if path.is_file():
+        return pd.read_csv(path)
+    if not (run.path / "embeddings.npz").is_file():
+        raise FileNotFoundError(f"{run.path} holds neither umap.csv nor embeddings.npz: a run's embeddings are only on the machine "
+                                "that trained it; move the folder aside and run again to train it anew")
+    from umap import UMAP  # training does without it
+    stored = np.load(run.path / "embeddings.npz")
+    h, labels = stored["h"][:UMAP_IMAGES].astype(np.float32), stored["label"][:UMAP_IMAGES]
+    xy = UMAP(metric="cosine", random_state=seed, n_jobs=1).fit_transform(h)
+    table = pd.DataFrame({"x": xy[:, 0].round(3), "y": xy[:, 1].round(3), "label": labels, "index": np.arange(len(h))})
+    _replace(path, table.to_csv(index=False, float_format="%.3f", lineterminator="\n"))
+    write_sums(run.path, path.name)
+    return pd.read_csv(path)
+
+
+def write_sums(path, *names):
+    """SHA256SUMS of every file in the folder of a run; with `names`, of these files alone: the other lines stay as they are, for
+    they may name files that only the training machine has, and must not bless what was edited."""
+    sums = path / "SHA256SUMS"
+    lines = sums.read_text().splitlines() if names else []
+    listed = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
+    listed |= {name: _sha256(path / name) for name in names or (p.name for p in path.iterdir() if p != sums)}
+    _replace(sums, "".join(f"{listed[name]}  {name}\n" for name in sorted(listed)))
+
+
+def _replace(path, text):
+    """Write whole or not at all."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text)
+    os.replace(aside, path)
 
 
 def _sha256(path):
@@ -225,9 +259,9 @@ def table(*profiles, store=None):
 
 def tidy(runs):
     """One row per Run: profile, run, every field of its configuration, every metric, commit, device, seconds."""
-    return pd.DataFrame([{"profile": run.path.parent.name, "run": run.name, "definition": DEFINITION, **asdict(run.config), **run.metrics,
-                          "commit": run.provenance["commit"], "device": run.provenance["device"],
-                          "seconds": run.provenance["train_seconds"]} for run in runs])
+    return pd.DataFrame([{"profile": run.path.parent.name, "run": run.name, "definition": DEFINITION, **asdict(run.config),
+                          "candidates": run.config.candidates, **run.metrics, "commit": run.provenance["commit"],
+                          "device": run.provenance["device"], "seconds": run.provenance["train_seconds"]} for run in runs])
 
 
 def histories(runs):

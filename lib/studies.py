@@ -3,10 +3,12 @@
 Adding an encoder, a value or a data set here or in lib.models carries through to tables, figures and ledger.
 """
 import argparse
+import ast
 import os
 import sys
 import time
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 
 import torch
 from joblib import Parallel, delayed
@@ -34,11 +36,11 @@ class Profile:
 
 
 # A short schedule on a small set, chosen on val with MobileNetV3-Small and a seed that the study does not use. AdamW: SGD was much
-# slower to start. A queue of four steps: at sixteen (K = 2048) the keys are so stale that the encoder tells the positive by its
-# age, which a low loss in the first epochs that rises as the learning rate falls gave away. One BatchNorm group: four shuffled
-# ones did not help and took longer.
-TEXTURES = PretrainConfig(data="textures", queue=512, m=0.99, bn_splits=1, epochs=16, batch_size=128, optimizer="adamw", lr=1e-3,
-                          weight_decay=0.01, standardize="image")
+# slower to start. Keys of the batch as negatives and a short queue: the encoder moves so fast here that it tells the positive from
+# an older queue by age alone (its accuracy in the loss is high at first and *falls* as the learning rate does). One BatchNorm
+# group: four shuffled ones did not help and took longer.
+TEXTURES = PretrainConfig(data="textures", queue=128, batch_keys=True, m=0.99, bn_splits=1, epochs=16, batch_size=128,
+                          optimizer="adamw", lr=1e-3, weight_decay=0.01, standardize="image")
 # measured on one thread each, two side by side: bf16 makes these faster (images/s 456 -> 639, 141 -> 205, 115 -> 213) and the
 # depthwise networks slower (1,453 -> 756), so each encoder takes what suits it
 IMAGES_PER_SECOND = {"mobilenet_v3_small": 1250, "deit_tiny": 205, "efficientnet_b0": 400, "mobilenet_v3_large": 600,
@@ -60,8 +62,8 @@ PROFILES = {
     "cifar10_subset": Profile(replace(TEXTURES, data="cifar10_jpeg", limit=10_000, stem="stride1", epochs=20),
                               encoders=("mobilenet_v3_small", "resnet18"), seeds=1, seeds_of={}, widths=()),
     # photographs with one GPU: the settings of the MoCo authors' CIFAR-10 notebook, with the paper's projector and blur
-    "cifar10": Profile(replace(TEXTURES, data="cifar10", stem="cifar", queue=4096, bn_splits=8, epochs=200, batch_size=512,
-                               optimizer="sgd", lr=0.06, weight_decay=5e-4, tau=0.1, standardize="imagenet",
+    "cifar10": Profile(replace(TEXTURES, data="cifar10", stem="cifar", queue=4096, batch_keys=False, bn_splits=8, epochs=200,
+                               batch_size=512, optimizer="sgd", lr=0.06, weight_decay=5e-4, tau=0.1, standardize="imagenet",
                                precision="bf16", blur_p=0.0, crop_min=0.08)),
     # the paper's own scale and recipe
     "imagenet": Profile(PretrainConfig(data="folder:imagenet", precision="bf16"), seeds=1, seeds_of={}, widths=()),
@@ -91,9 +93,34 @@ def base(name, arch, data=None, **changes):
     return replace(start, arch=arch, **p.extra.get(arch, {}), **changes)
 
 
+def chosen(name, archs=None):
+    """The encoders of a profile, or those asked for instead: a list of names, or a text such as "resnet18,resnet50"."""
+    archs = [a.strip() for a in archs.split(",") if a.strip()] if isinstance(archs, str) else archs
+    for arch in archs or ():
+        check_name("archs", arch, [known for known in models.ENCODERS if known != "pixels"])
+    return tuple(dict.fromkeys(archs or profile(name).encoders))
+
+
 def encoders(name, data=None, archs=None):
     """Every encoder, every seed: the arms of notebooks 01 and 02."""
-    return [base(name, arch, data, seed=seed) for arch in archs or profile(name).encoders for seed in seeds(name, arch)]
+    return [base(name, arch, data, seed=seed) for arch in chosen(name, archs) for seed in seeds(name, arch)]
+
+
+def learning_rate_note(arms):
+    """Where the peak learning rates of a notebook's arms come from, in a sentence for each origin."""
+    rates = {c.arch: c for c in arms}
+    found = {arch: c for arch, c in rates.items() if c.optimizer == "adamw" and arch in LEARNING_RATES}
+    def listed(some):
+        return ", ".join(f"{models.ENCODERS[arch].label} {c.lr:g}" for arch, c in some.items())
+    lines = []
+    if found:
+        data = ", ".join(dict.fromkeys(c.data for c in found.values()))
+        elsewhere = "" if data == TEXTURES.data else f", not on {data}"
+        lines.append(f"peak learning rates chosen by the search on a part of train of textures{elsewhere}: {listed(found)}")
+    if len(found) < len(rates):
+        lines.append("peak learning rates that are the profile's own, without a search: "
+                     + listed({arch: c for arch, c in rates.items() if arch not in found}))
+    return "\n".join(lines)
 
 
 def untrained(configs):
@@ -107,32 +134,34 @@ def pixels(name, data=None):
 
 
 def supervised(name, data=None, archs=None):
-    """The ceiling: the labels, with the same encoder, views, epochs and learning rate; one seed."""
+    """The labels, by the same recipe: encoder, views, epochs and learning rate; one seed. A lower bound of the ceiling, for the
+    recipe suits contrastive training. Of `archs`, those that the profile trains with labels."""
+    ceilings = profile(name).ceilings
+    return [base(name, arch, data, method="supervised") for arch in chosen(name, archs) if ceilings is None or arch in ceilings]
+
+
+def widths(name, data=None, archs=None):
+    """ResNet-18 at several widths: size without a change of architecture. None where `archs` lacks it."""
     p = profile(name)
-    return [base(name, arch, data, method="supervised") for arch in archs or p.ceilings or p.encoders]
-
-
-def widths(name, data=None):
-    """ResNet-18 at several widths: size without a change of architecture."""
     return [base(name, "resnet18", data, width=width, seed=seed)
-            for width in profile(name).widths for seed in range(profile(name).seeds)]
+            for width in p.widths for seed in range(p.seeds) if not archs or "resnet18" in chosen(name, archs)]
 
 
 def search(name, data=None, archs=None):
     """The search for the learning rate: four values, a quarter of the schedule, one seed of its own, judged on val."""
     quarter = max(1, profile(name).base.epochs // 4)
     return [base(name, arch, data, lr=lr, epochs=quarter, seed=SEARCH_SEED, evaluation="val")
-            for arch in archs or profile(name).encoders for lr in SEARCH_LRS]
+            for arch in chosen(name, archs) for lr in SEARCH_LRS]
 
 
-def plan(name, data=None):
-    """Everything that a profile trains, in the order in which it is worth most."""
-    arms = encoders(name, data)
+def plan(name, data=None, archs=None):
+    """Everything that a profile trains, of `archs` if they are given, in the order in which it is worth most."""
+    arms = encoders(name, data, archs)
     by_seed = [[c for c in arms if c.seed == seed] for seed in sorted({c.seed for c in arms})]
-    wanted = [*pixels(name, data), *untrained(by_seed[0]), *by_seed[0], *supervised(name, data)]
+    wanted = [*pixels(name, data), *untrained(by_seed[0]), *by_seed[0], *supervised(name, data, archs)]
     for same in by_seed[1:]:                                               # one seed of everything before the next of any
         wanted += [*untrained(same), *same]
-    return list(dict.fromkeys([*wanted, *widths(name, data)]))
+    return list(dict.fromkeys([*wanted, *untrained(widths(name, data, archs)), *widths(name, data, archs)]))
 
 
 def stored(name, data=None):
@@ -148,6 +177,39 @@ def gather(name, configs, train=True):
     mine = [c for c in dict.fromkeys(configs) if train or runs.folder(c, name).exists()]
     found = {name: [runs.run_or_load(c, name) for c in mine]} | {other: stored(other) for other in COMMITTED if other != name}
     return {p: some for p, some in found.items() if some}
+
+
+def compared(name, configs, train=True):
+    """What the figures of a notebook are drawn from: (loaded, table, tables, history, figures).
+
+    loaded: `gather`'s {profile: [Run]}; table: a row per run, with its arm; tables: {profile: its part of table}; history: a row
+    per epoch of the trained arms; figures: {profile: title} of the profiles to draw, the notebook's own and textures.
+    """
+    from lib import plots  # not at the top: training does without matplotlib
+    loaded = gather(name, configs, train)
+    table = plots.arms(runs.tidy(run for found in loaded.values() for run in found))
+    tables = dict(tuple(table.groupby("profile", sort=False)))
+    history = runs.histories(run for found in loaded.values() for run in found)
+    history = history[history.run.isin(table[table.arm == "trained"].run)]
+    figures = {p: f"{p}: {t.data.iloc[0]}, {t.epochs.max()} epochs" for p, t in tables.items()
+               if p in (name, "textures") and (t.arm == "trained").any()}
+    return loaded, table, tables, history, figures
+
+
+def check_parameters(namespace, *known):
+    """Raise TypeError, with the nearest name, for a parameter that papermill injected into a notebook and that is none of `known`.
+
+    papermill alone warns and runs the defaults. namespace: the notebook's globals(); what is injected begins with "# Parameters".
+    """
+    for cell in namespace.get("In", ()):
+        if not cell.lstrip().startswith("# Parameters"):
+            continue
+        for node in ast.parse(cell).body:
+            for name in [target.id for target in node.targets if isinstance(target, ast.Name)] if isinstance(node, ast.Assign) else []:
+                if name not in known:
+                    close = get_close_matches(name, known, n=1, cutoff=0.4)
+                    raise TypeError(f"no parameter {name!r}{f'; did you mean {close[0]!r}?' if close else ''} "
+                                    f"(there are: {', '.join(known)})")
 
 
 def hours(configs):
@@ -170,14 +232,15 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m lib.studies", description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="quick", help=f"one of {', '.join(PROFILES)}")
     parser.add_argument("--data", help="a data set instead of the profile's, for instance folder:/my/images")
+    parser.add_argument("--archs", help="encoders instead of the profile's, for instance resnet18,resnet50")
     parser.add_argument("--only", choices=("all", "search"), default="all", help="search: the search for learning rates alone")
     parser.add_argument("--match", metavar="TEXT", help="only runs, of the study or the search, whose folder's name contains TEXT")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument("--dry-run", action="store_true", help="print what is missing and train nothing")
     args = parser.parse_args(argv)
     try:
-        wanted = search(args.profile, args.data) if args.only == "search" or args.match else []
-        wanted += plan(args.profile, args.data) if args.only == "all" else []
+        wanted = search(args.profile, args.data, args.archs) if args.only == "search" or args.match else []
+        wanted += plan(args.profile, args.data, args.archs) if args.only == "all" else []
         wanted = [c for c in wanted if (args.match or "") in runs.folder(c, args.profile).name]
     except ValueError as error:
         sys.exit(f"error: {error}")

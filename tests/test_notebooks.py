@@ -22,9 +22,9 @@ def code(path):
     return [cell for cell in read(path).cells if cell.cell_type == "code"]
 
 
-def papermill(path, output, *arguments, cwd=ROOT):
+def papermill(path, output, *arguments, cwd=ROOT, timeout=540):
     command = [sys.executable, "-m", "papermill", str(path), str(output), "--no-progress-bar", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=540,
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout,
                           env=os.environ | {"OMP_NUM_THREADS": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"})
 
 
@@ -99,6 +99,31 @@ def test_notebook_runs_on_smoke(path, smoke, tmp_path):
 def test_unknown_profile_stops_the_notebook_with_the_nearest_name(path, tmp_path):
     done = papermill(path, tmp_path / "out.ipynb", "-p", "profile", "smokee")
     assert done.returncode != 0 and "did you mean 'smoke'?" in done.stderr
+
+
+@named
+def test_a_misspelt_parameter_stops_the_notebook_with_the_nearest_name_before_anything_is_trained(path, tmp_path):
+    """papermill alone warns, and would train the default profile for minutes."""
+    before = set(runs.STORE.glob("quick/*"))
+    done = papermill(path, tmp_path / "out.ipynb", "-p", "profil", "smoke", timeout=60)
+    assert done.returncode != 0 and "no parameter 'profil'; did you mean 'profile'?" in done.stderr
+    assert set(runs.STORE.glob("quick/*")) == before
+    cells = {cell.id: cell for cell in read(tmp_path / "out.ipynb").cells}
+    assert cells["setup"].outputs[-1].ename == "TypeError" and cells["runs"].execution_count is None
+
+
+@named
+def test_the_guard_against_misspelt_parameters_knows_all_of_them(path):
+    cells = {cell.id: ast.parse(cell.source) for cell in code(path)}
+    known = next(node.args[1:] for node in ast.walk(cells["setup"])
+                 if isinstance(node, ast.Call) and ast.unparse(node.func) == "studies.check_parameters")
+    assert [name.value for name in known] == [node.targets[0].id for node in cells["parameters"].body]
+
+
+def test_no_cell_of_several_lines_stands_in_two_notebooks():
+    """What notebooks share belongs to lib; the parameters must stand in each."""
+    cells = [cell.source for path in NOTEBOOKS for cell in code(path) if cell.id != "parameters" and cell.source.count("\n") > 1]
+    assert len(set(cells)) == len(cells)
 
 
 def test_notebook_runs_from_its_own_folder_and_takes_encoders_as_text(smoke, tmp_path):

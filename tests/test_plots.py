@@ -1,7 +1,4 @@
 """Figures from made-up tables: how much is drawn, in which colours and units, and what happens without runs."""
-import hashlib
-from types import SimpleNamespace
-
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -12,6 +9,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.colors import to_hex  # noqa: E402
 
 from lib import claims, models, plots  # noqa: E402
+from lib.train import PretrainConfig  # noqa: E402
 
 ARCHS = [*models.SMALL, models.LARGE]
 FACTORS = ("orientation", "frequency", "polarity")
@@ -86,9 +84,9 @@ def test_arms_tell_trained_untrained_supervised_widths_and_pixels_apart(table):
 def test_loss_draws_every_seed_the_mean_and_chance(history):
     ax = plots.loss(history, 2048, title="here")
     assert len(ax.lines) == 6 * (3 + 1) + 1
-    assert ax.lines[-1].get_ydata()[0] == pytest.approx(np.log(2049))
+    assert ax.lines[-1].get_ydata()[0] == pytest.approx(np.log(2048))
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title("left")) == ("epoch", "InfoNCE (nats)", "here")
-    assert legend_of(ax) == [models.ENCODERS[a].label for a in ARCHS] + ["chance, log(2048 + 1)"]
+    assert legend_of(ax) == [models.ENCODERS[a].label for a in ARCHS] + ["chance, log(2048)"]
 
 
 def test_the_thick_line_is_the_mean_of_the_seeds():
@@ -149,9 +147,9 @@ def test_accuracy_over_k_draws_trained_and_untrained_and_chance(table):
     assert {"chance", "untrained"} < set(legend_of(ax))
 
 
-def test_clusters_mark_the_references_purity_at_one_cluster_a_class(table):
+def test_clusters_mark_the_references_purity_at_two_clusters_a_class(table):
     axes = plots.clusters(table)
-    pure = table[(table.arm == "trained") & (table.arch == "resnet50")].homogeneity_k12.mean()
+    pure = table[(table.arm == "trained") & (table.arch == "resnet50")].homogeneity_k24.mean()
     assert len(axes) == 3 and axes[2].lines[-1].get_xdata()[0] == pytest.approx(pure)
     assert [len(ax.lines) for ax in axes] == [24, 24, 25]
 
@@ -160,7 +158,7 @@ def test_completeness_is_matched_to_the_reference_of_the_same_profile(table):
     other = table[table.arch != "resnet50"].assign(profile="no reference")
     out = plots.matched(pd.concat([table, other], ignore_index=True))
     large = out[(out.profile == "textures") & (out.arm == "trained") & (out.arch == "resnet50")]
-    assert large.completeness_matched.mean() == pytest.approx(large.completeness_k12.mean(), abs=0.02)
+    assert large.completeness_matched.mean() == pytest.approx(large.completeness_k24.mean(), abs=0.02)
     assert out[out.profile == "no reference"].completeness_matched.isna().all() and len(out) == len(table) + len(other)
 
 
@@ -215,36 +213,37 @@ def test_verdicts_show_points_and_the_smallest_effect_that_paired_seeds_detect()
     out = plots.verdicts(pd.DataFrame([row, row | {"claim": "other"}]), "pretext_learned").reset_index()
     assert len(out) == 1 and out.loc[0, ["encoder", "unit", "verdict"]].tolist() == ["ResNet-18", "points", "supported"]
     assert out.loc[0, "effect [95 %]"] == f"+13.0 [{100 * low:.1f}, {100 * high:.1f}]"
-    assert out.loc[0, "could have seen"] == f"{100 * claims.detectable(gains):.1f}"
+    assert out.loc[0, "could have seen"] == f"{100 * claims.detectable((high - low) / 2, 2):.1f}"
 
 
-# ---- coordinates ----
+def test_departures_list_each_field_that_is_not_the_papers_and_who_differs():
+    arms = [PretrainConfig(arch=arch, data="textures", seed=3, lr=9.0, precision=precision)
+            for arch, precision in (("resnet18", "bf16"), ("resnet50", "bf16"), ("mobilenet_v3_small", "fp32"))]
+    out = plots.departures(arms)
+    default = PretrainConfig.__dataclass_fields__["data"].default
+    assert out.loc["data"].tolist() == [default, "textures"] and set(out.index) == {"data", "precision"}
+    assert out.loc["precision", "here"] == "bf16 (ResNet-18, ResNet-50); fp32 (MobileNetV3-Small)"
+    assert plots.departures([PretrainConfig()]).empty or "data" not in plots.departures([PretrainConfig()]).index
 
-@pytest.fixture
-def run(tmp_path):
-    """A run's folder as its training leaves it: embeddings of two far groups, and checksums of what is and is not here."""
+
+def test_provenance_counts_runs_commits_and_hours_per_machine():
+    table = pd.DataFrame({"profile": "textures", "device": ["a", "a", "b"], "run": list("xyz"), "seconds": [1800, 5400, 36],
+                          "commit": ["0123456789", "0123456789", None]})
+    out = plots.provenance(table)
+    assert out.loc[("textures", "a")].tolist() == [2, "0123456", 2.0] and out.loc[("textures", "b")].tolist() == [1, "unknown", 0.01]
+
+
+def test_what_no_run_judges_is_a_sentence_and_not_a_row(monkeypatch):
+    row = dict(zip(claims.COLUMNS, ["pretext_learned/resnet18", "p", "", "", "", 0.1, 0.05, 0.15, 3, claims.SUPPORTED, ""]))
+    lacking = row | {"claim": "pretext_learned/deit_tiny", "verdict": claims.NOT_TESTED}
+    monkeypatch.setattr(claims, "ledger", lambda t, p: pd.DataFrame([row, lacking]))
+    rows, sentences = plots.judged({"p": None}, "pretext_learned")
+    assert rows.index.tolist() == [("p", "pretext_learned", "ResNet-18")]
+    assert sentences == ["p, pretext_learned: not tested (too few runs or images): DeiT-Ti"]
+
+
+def test_umaps_have_a_row_per_encoder_and_a_panel_for_the_classes_and_each_factor():
     rng = np.random.default_rng(0)
-    h = rng.normal(size=(60, 8)) + 9 * np.repeat(np.eye(8)[:2], 30, axis=0)
-    np.savez_compressed(tmp_path / "embeddings.npz", h=h.astype(np.float16), label=np.repeat([0, 1], 30))
-    (tmp_path / "SHA256SUMS").write_text("aa  config.json\nbb  encoder.safetensors\ncc  metrics.json\n")
-    return SimpleNamespace(path=tmp_path)
-
-
-def test_coordinates_are_computed_once_and_their_checksum_joins_the_others(run):
-    table = plots.coordinates(run)
-    assert list(table) == ["x", "y", "label", "index"] and table["index"].tolist() == list(range(60))
-    assert table.label.tolist() == [0] * 30 + [1] * 30 and np.allclose(table.x, table.x.round(3), atol=1e-9)
-    checksum = hashlib.sha256((run.path / "umap.csv").read_bytes()).hexdigest()
-    sums = (run.path / "SHA256SUMS").read_text()
-    assert sums == f"aa  config.json\nbb  encoder.safetensors\ncc  metrics.json\n{checksum}  umap.csv\n"
-    (run.path / "embeddings.npz").unlink()                                 # a clone has the coordinates only
-    pd.testing.assert_frame_equal(plots.coordinates(run), table)
-    assert sorted(p.name for p in run.path.iterdir()) == ["SHA256SUMS", "umap.csv"]
-    axes = plots.umaps({"one": table}, ["a", "b"], {"polarity": np.tile([-1.0, 1.0], 30), "phase": np.linspace(0, 1, 60)})
+    found = pd.DataFrame({"x": rng.random(60), "y": rng.random(60), "label": np.repeat([0, 1], 30), "index": np.arange(60)})
+    axes = plots.umaps({"one": found}, ["a", "b"], {"polarity": np.tile([-1.0, 1.0], 30), "phase": np.linspace(0, 1, 60)})
     assert axes.shape == (1, 3) and [len(ax.collections[0].get_offsets()) for ax in axes.flat] == [60] * 3
-
-
-def test_coordinates_without_embeddings_say_where_they_are(run):
-    (run.path / "embeddings.npz").unlink()
-    with pytest.raises(FileNotFoundError, match="only on the machine that trained it"):
-        plots.coordinates(run)

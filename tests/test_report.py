@@ -176,7 +176,7 @@ def test_a_report_without_any_run_says_not_tested(tmp_path):
     index = report.build(t, report.ledger(t, ["textures"]), ["textures"], None, [], report=tmp_path / "report")
     assert "Not tested, because no runs are stored" in index.read_text()
     assert report.terminal(report.ledger(t, ["textures"])).startswith("no runs yet")
-    assert "not tested" in report.readme_results(t)
+    assert "not tested" in report.readme_results(t) and "](results/figure.svg)" not in report.readme_results(t)
 
 
 @pytest.mark.skipif(CHROMIUM is None and "REQUIRE_BROWSER" not in os.environ,
@@ -258,14 +258,68 @@ def test_a_notebook_is_executed_again_only_when_something_it_depends_on_changed(
     assert report.executed(source, output, {"profile": "quick"}) and len(made) == 3
 
 
+def test_a_stored_run_a_reference_or_a_damaged_checksum_calls_for_another_execution(tmp_path, monkeypatch):
+    store = made_up_store(tmp_path / "runs", "quick", archs=("resnet18",))
+    monkeypatch.setattr(runs, "STORE", store)
+    source = notebook(tmp_path / "n.ipynb", "", profile="quick")
+    run = runs.paths("quick")[0]
+
+    def changed(path, text):
+        before = report.fingerprint(source, {"profile": "quick"})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text((path.read_text() if path.exists() else "") + text)
+        return report.fingerprint(source, {"profile": "quick"}) != before
+    assert changed(run / "SHA256SUMS", "aa  history.csv\n")
+    assert not changed(run / "SHA256SUMS", "aa  umap.csv\n")               # else whoever draws it first makes the others stale
+    for name in ("lib", "requirements.txt"):
+        (tmp_path / name).symlink_to(runs.ROOT / name)
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    assert changed(tmp_path / "results" / "reference" / "paper.csv", "1\n")
+
+
+@pytest.fixture
+def dry(tmp_path, monkeypatch):
+    """`report.main` that trains, executes and writes nothing: what it would train, and the table of its index."""
+    store, did = made_up_store(tmp_path / "runs", "quick", archs=("resnet18", "efficientnet_b0")), {"trained": [], "executed": []}
+    monkeypatch.setattr(runs, "STORE", store)
+    table = report.table
+    monkeypatch.setattr(report, "table", lambda *profiles, **kwargs: table(*profiles, store=store, **kwargs))
+    monkeypatch.setattr(studies, "main", did["trained"].append)
+    monkeypatch.setattr(report, "executed", lambda source, output, parameters: did["executed"].append(parameters))
+    monkeypatch.setattr(report, "write_claims", lambda rows, path: None)
+    monkeypatch.setattr(report, "build", lambda t, *args, **kwargs: did.update(table=t))
+    return did
+
+
+def test_only_the_encoders_asked_for_are_trained_and_the_index_has_them_even_outside_the_profile(dry):
+    report.main(["--profile", "quick", "-p", "archs=[efficientnet_b0]"])
+    assert "efficientnet_b0" not in studies.PROFILES["quick"].encoders
+    (arguments,) = dry["trained"]
+    assert arguments[arguments.index("--archs") + 1] == "efficientnet_b0"
+    assert dry["executed"] == [{"profile": "quick", "archs": ["efficientnet_b0"]}] * 2
+    assert set(dry["table"].arch) == {"pixels", "resnet18", "efficientnet_b0"}                # what is stored beside them, too
+    assert "EfficientNet-B0" in set(report.headline(dry["table"], "quick").encoder)
+
+
+def test_without_the_parameter_the_index_has_the_profiles_own_encoders(dry):
+    report.main(["--profile", "quick"])
+    assert "--archs" not in dry["trained"][0] and set(dry["table"].arch) == {"pixels", "resnet18"}
+
+
+@pytest.mark.parametrize("arguments", [["-p", "train=False"], ["--no-train"]])
+def test_train_false_trains_nothing(dry, arguments):
+    report.main(["--profile", "quick", *arguments])
+    assert not dry["trained"] and dry["executed"] == [{"profile": "quick", "train": False}] * 2
+
+
 # ---- numbers ----
 
 def test_the_claims_file_is_the_same_every_time_and_holds_six_digits(tmp_path):
     store = made_up_store(tmp_path / "runs", "textures")
-    rows = report.ledger(report.table(*report.COMMITTED, store=store), report.COMMITTED)
+    rows = report.ledger(report.table(*studies.COMMITTED, store=store), studies.COMMITTED)
     report.write_claims(rows, tmp_path / "claims.csv")
     first, touched = (tmp_path / "claims.csv").read_text(), (tmp_path / "claims.csv").stat().st_mtime_ns
-    report.write_claims(report.ledger(report.table(*report.COMMITTED, store=store), report.COMMITTED), tmp_path / "claims.csv")
+    report.write_claims(report.ledger(report.table(*studies.COMMITTED, store=store), studies.COMMITTED), tmp_path / "claims.csv")
     assert (tmp_path / "claims.csv").read_text() == first and (tmp_path / "claims.csv").stat().st_mtime_ns == touched
     read = pd.read_csv(tmp_path / "claims.csv")
     assert list(read) == claims.COLUMNS and set(read.profile) == {"textures"}
@@ -288,8 +342,9 @@ def test_effects_are_shown_in_points_with_their_interval():
 def test_the_detectable_effect_agrees_with_the_ledgers_own_formula():
     values = np.array([0.01, -0.02, 0.03, 0.0, 0.015])
     mean, low, high = claims.interval(values)
-    row = pd.Series({"claim": "pretext_learned", "effect": mean, "low": low, "high": high, "n": 5, "verdict": claims.UNDECIDED})
-    assert report.detectable(row) == f"{100 * claims.detectable(values):.1f}"
+    row = pd.Series({"claim": "pretext_learned", "effect": mean, "low": low, "high": high, "n": 5, "test": "",
+                     "verdict": claims.UNDECIDED})
+    assert report.detectable(row) == f"{100 * claims.detectable((high - low) / 2, 4):.1f}"
     assert report.detectable(row.replace(claims.UNDECIDED, claims.SUPPORTED)) == ""
 
 
@@ -300,7 +355,7 @@ def test_the_headline_table_has_means_over_seeds_and_empty_cells_where_nothing_w
     assert rows.loc["MobileNetV3-Small", "seeds"] == "5" == str(len(small))
     assert rows.loc["MobileNetV3-Small", "kNN trained"].startswith(f"{100 * small.knn_test.mean():.1f} ± ")
     assert rows.loc["raw pixels", "kNN trained"] == "" and rows.loc["raw pixels", "kNN untrained"]
-    assert "±" not in rows.loc["ResNet-50", "supervised"]           # one seed has no interval
+    assert "±" not in rows.loc["ResNet-50", report.SUPERVISED]           # one seed has no interval
 
 
 def test_only_the_runs_that_a_profile_plans_count(tmp_path):
@@ -312,6 +367,13 @@ def test_only_the_runs_that_a_profile_plans_count(tmp_path):
     store_run(store, "quick", studies.search("quick", archs=("resnet18",))[0], rng)
     assert before and len(report.table("quick", store=store)) == before
     assert list(report.table("quick", store=store, data="folder:/elsewhere").data) == ["folder:/elsewhere"]
+
+
+def test_the_readme_shows_the_figure_when_there_are_runs_to_draw(tmp_path):
+    t = report.table("textures", store=made_up_store(tmp_path, "textures"))
+    shown = report.readme_results(t)
+    assert "](results/figure.svg)" in shown and "runs of `textures`" in shown and "a lower bound of the ceiling" in shown
+    assert "](results/figure.svg)" not in report.BETWEEN.sub("", (runs.ROOT / "README.md").read_text())
 
 
 def test_the_terminal_shows_every_claim_with_its_verdict(tmp_path):
@@ -330,13 +392,13 @@ def uncommitted():
 def test_the_readmes_tables_and_the_claims_file_say_what_the_stored_runs_say():
     if uncommitted():
         pytest.skip("results/ holds runs that are not committed: `make readme` refreshes what is compared here")
-    t = report.table(*report.COMMITTED)
+    t = report.table(*studies.COMMITTED)
     readme = (runs.ROOT / "README.md").read_text()
     assert report.BETWEEN.search(readme)
     assert report.refreshed(readme, t) == readme
     if len(t):
         stored = pd.read_csv(runs.ROOT / "results" / "claims.csv").fillna("")
-        now = pd.read_csv(pd.io.common.StringIO(report.ledger(t, report.COMMITTED).to_csv(index=False, float_format="%.6g"))).fillna("")
+        now = pd.read_csv(pd.io.common.StringIO(report.ledger(t, studies.COMMITTED).to_csv(index=False, float_format="%.6g"))).fillna("")
         pd.testing.assert_frame_equal(stored, now, rtol=1e-4)
 
 
@@ -346,7 +408,7 @@ def test_the_readme_names_only_files_targets_and_notebooks_that_exist():
     assert set(re.findall(r"`make ([a-z]+)", readme)) <= targets
     for link in re.findall(r"\]\(([^)#]+)\)", readme):
         if "://" not in link and not link.startswith("results/report"):
-            assert (runs.ROOT / link).exists() or link == "results/figure.svg", link
+            assert (runs.ROOT / link).exists(), link
     assert set(re.findall(r"`(\d\d_\w+)`", readme)) <= {path.stem for path in report.NOTEBOOKS.glob("*.ipynb")}
 
 

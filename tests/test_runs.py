@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from dataclasses import asdict, fields, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -307,3 +308,34 @@ def test_the_first_epoch_of_a_committed_run_is_reproduced():
     _, history, _ = train.pretrain(data, config, stop_after=1)
     assert history[0]["loss"] == pytest.approx(row.loss, rel=2e-2)
     assert history[0]["lr"] == pytest.approx(row.lr)
+
+
+# --- coordinates ------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def embedded(tmp_path):
+    """A run's folder as its training leaves it: embeddings of two far groups, and checksums of what is and is not here."""
+    rng = np.random.default_rng(0)
+    h = rng.normal(size=(60, 8)) + 9 * np.repeat(np.eye(8)[:2], 30, axis=0)
+    np.savez_compressed(tmp_path / "embeddings.npz", h=h.astype(np.float16), label=np.repeat([0, 1], 30))
+    (tmp_path / "SHA256SUMS").write_text("aa  config.json\nbb  encoder.safetensors\ncc  metrics.json\n")
+    return SimpleNamespace(path=tmp_path)
+
+
+def test_coordinates_are_computed_once_and_their_checksum_joins_the_others(embedded):
+    (embedded.path / "metrics.json").write_text("edited")
+    table = runs.umap(embedded)
+    assert list(table) == ["x", "y", "label", "index"] and table["index"].tolist() == list(range(60))
+    assert table.label.tolist() == [0] * 30 + [1] * 30 and np.allclose(table.x, table.x.round(3), atol=1e-9)
+    checksum = hashlib.sha256((embedded.path / "umap.csv").read_bytes()).hexdigest()
+    sums = (embedded.path / "SHA256SUMS").read_text()                      # what was edited keeps its old checksum
+    assert sums == f"aa  config.json\nbb  encoder.safetensors\ncc  metrics.json\n{checksum}  umap.csv\n"
+    (embedded.path / "embeddings.npz").unlink()                            # a clone has the coordinates only
+    pd.testing.assert_frame_equal(runs.umap(embedded), table)
+    assert sorted(p.name for p in embedded.path.iterdir()) == ["SHA256SUMS", "metrics.json", "umap.csv"]
+
+
+def test_coordinates_without_embeddings_say_where_they_are(embedded):
+    (embedded.path / "embeddings.npz").unlink()
+    with pytest.raises(FileNotFoundError, match="only on the machine that trained it"):
+        runs.umap(embedded)

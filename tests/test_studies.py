@@ -101,6 +101,51 @@ def test_another_data_set_reaches_every_run():
     assert {c.data for c in plan("quick", data="digits")} == {"digits"} and {c.data for c in search("quick", data="digits")} == {"digits"}
 
 
+def test_a_plan_of_some_encoders_trains_these_alone_with_their_ceilings_and_widths():
+    assert {c.arch for c in plan("textures", archs=["deit_tiny"])} == {"deit_tiny", "pixels"}
+    assert set(plan("textures", archs=["deit_tiny"])) <= set(plan("textures"))
+    assert plan("textures", archs="resnet18, deit_tiny") == plan("textures", archs=["resnet18", "deit_tiny"])
+    assert {c.width for c in plan("textures", archs=["resnet18"])} == {0.25, 0.5, 1.0, 2.0}
+    assert set(plan("textures", archs=[])) == set(plan("textures", archs="")) == set(plan("textures"))
+    outside = plan("quick", archs=["efficientnet_b0"])                      # not in the profile
+    assert {c.arch for c in outside} == {"efficientnet_b0", "pixels"} and all(c.method == "moco" for c in outside)
+    assert {c.arch for c in plan("quick", archs=["mobilenet_v3_small"]) if c.method == "supervised"} == {"mobilenet_v3_small"}
+
+
+@pytest.mark.parametrize("call", [plan, search, encoders, supervised, widths])
+def test_an_unknown_encoder_is_one_sentence_with_the_nearest_name(call):
+    for archs in (["resnet81"], "resnet81"):
+        with pytest.raises(ValueError, match="archs = 'resnet81'.*did you mean 'resnet18'"):
+            call("textures", archs=archs)
+    with pytest.raises(ValueError, match="archs = 'pixels'"):
+        call("textures", archs=["pixels"])
+
+
+def test_the_note_on_learning_rates_says_which_were_searched_for_and_on_what(monkeypatch):
+    monkeypatch.setattr(studies, "LEARNING_RATES", {})
+    assert studies.learning_rate_note(encoders("textures", archs="resnet18")) == (
+        "peak learning rates that are the profile's own, without a search: ResNet-18 0.001")
+    monkeypatch.setattr(studies, "LEARNING_RATES", {"resnet18": 0.0123})
+    searched, own = studies.learning_rate_note(encoders("textures", archs="resnet18,resnet50")).split("\n")
+    assert searched.endswith("on a part of train of textures: ResNet-18 0.0123") and own.endswith("without a search: ResNet-50 0.001")
+    assert "of textures, not on cifar10_jpeg: ResNet-18" in studies.learning_rate_note(encoders("cifar10_subset", archs="resnet18"))
+    assert studies.learning_rate_note(encoders("cifar10", archs="resnet18")).endswith("without a search: ResNet-18 0.06")
+
+
+@pytest.mark.parametrize("cells, words", [
+    (['profile = "quick"', '# Parameters\nprofil = "smoke"\n'], "no parameter 'profil'; did you mean 'profile'"),
+    (["# Parameters\nxyz = 3\n"], r"no parameter 'xyz' \(there are: profile, data\)")])
+def test_a_parameter_that_a_notebook_does_not_have_stops_it(cells, words):
+    with pytest.raises(TypeError, match=words):
+        studies.check_parameters({"In": ["", *cells]}, "profile", "data")
+
+
+def test_known_parameters_and_a_notebooks_own_names_pass():
+    cells = ["", 'profile = "quick"', '# Parameters\nprofile = "smoke"\n', "%matplotlib inline\ntables = 3"]
+    studies.check_parameters({"In": cells, "tables": 3}, "profile", "data")
+    studies.check_parameters({}, "profile")                                # outside a notebook
+
+
 def test_one_seed_of_everything_comes_before_the_second_of_anything():
     order = [c.seed for c in plan("textures") if c.epochs and c.method == "moco" and c.width == 1.0]
     assert order == sorted(order)
@@ -123,6 +168,15 @@ def test_a_dry_run_lists_what_is_missing_and_trains_nothing(toy, monkeypatch, ca
     said = capsys.readouterr().out
     assert "toy: 3 runs, 3 missing" in said and not toy.exists()
     assert all(runs.folder(config, "toy").name in said for config in plan("toy"))
+
+
+def test_a_dry_run_of_some_encoders_lists_these_alone(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "STORE", tmp_path)
+    main(["--profile", "textures", "--archs", "deit_tiny,resnet50", "--dry-run"])
+    listed = {line.split("-")[0].strip() for line in capsys.readouterr().out.splitlines()[1:]}
+    assert listed == {"deit_tiny", "resnet50", "pixels"}
+    with pytest.raises(SystemExit, match="error: archs = 'resnet81'"):
+        main(["--archs", "resnet81"])
 
 
 def test_the_command_trains_what_is_missing_and_then_nothing(toy, monkeypatch, capsys):
