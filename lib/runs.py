@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import lru_cache
 from importlib.metadata import version
@@ -203,7 +204,9 @@ def umap(run, seed=0):
     if not (run.path / "embeddings.npz").is_file():
         raise FileNotFoundError(f"{run.path} holds neither umap.csv nor embeddings.npz: a run's embeddings are only on the machine "
                                 "that trained it; move the folder aside and run again to train it anew")
-    from umap import UMAP  # training does without it
+    with warnings.catch_warnings():                                        # it asks notebooks for a progress widget that we do not need
+        warnings.simplefilter("ignore")
+        from umap import UMAP  # training does without it
     stored = np.load(run.path / "embeddings.npz")
     h, labels = stored["h"][:UMAP_IMAGES].astype(np.float32), stored["label"][:UMAP_IMAGES]
     xy = UMAP(metric="cosine", random_state=seed, n_jobs=1).fit_transform(h)

@@ -7,6 +7,7 @@ import ast
 import os
 import sys
 import time
+import warnings
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
@@ -260,6 +261,7 @@ def main(argv=None):
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     started = time.time()
+    warnings.filterwarnings("ignore", message="A worker stopped")          # joblib renews a worker that has grown, and says so
     finished = Parallel(n_jobs=args.jobs, return_as="generator_unordered")(
         delayed(_run)(config, args.profile, args.jobs, runs.STORE) for config in missing)
     failed = []

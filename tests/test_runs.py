@@ -21,8 +21,8 @@ from lib.train import PretrainConfig
 
 OTHER = {  # one other value for every field
     "data": "digits", "limit": 500, "arch": "resnet18", "stem": "cifar", "width": 0.5, "method": "supervised", "projector": "wide",
-    "projector_bn": True, "dim": 64, "tau": 0.1, "queue": 4096, "m": 0.99, "symmetric": True, "bn_splits": 4, "epochs": 100,
-    "batch_size": 512, "optimizer": "adamw", "lr": 0.06, "weight_decay": 5e-4, "warmup_epochs": 1.0, "crop_min": 0.1,
+    "projector_bn": True, "dim": 64, "tau": 0.1, "queue": 4096, "m": 0.99, "batch_keys": True, "symmetric": True, "bn_splits": 4,
+    "epochs": 100, "batch_size": 512, "optimizer": "adamw", "lr": 0.06, "weight_decay": 5e-4, "warmup_epochs": 1.0, "crop_min": 0.1,
     "jitter": (0.8, 0.8, 0.8, 0.4), "jitter_p": 0.5, "grayscale_p": 0.5, "blur_p": 0.0, "standardize": "image", "precision": "bf16",
     "channels_last": False, "compile": True, "seed": 1, "evaluation": "val"}
 
