@@ -7,6 +7,7 @@ wall time. Settings are measured in turns and the median of the rounds is kept.
 import argparse
 import os
 import statistics
+import sys
 import time
 from dataclasses import replace
 
@@ -70,7 +71,7 @@ def main(argv=None):
                   "relative": round(statistics.median(rate) / statistics.median(rates["fp32"]), 2)} for name, rate in rates.items()]
     made = runs.provenance(device)
     table = pd.DataFrame(rows).assign(batch_size=base.batch_size, device=made["device"], torch=made["torch"], commit=made["commit"],
-                                      command="python -m lib.bench")
+                                      command=" ".join(["python -m lib.bench", *(sys.argv[1:] if argv is None else argv)]))
     os.makedirs(os.path.dirname(args.output), exist_ok=True)
     table.to_csv(args.output, index=False)
     print(table.to_string(index=False))
