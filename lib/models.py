@@ -15,7 +15,6 @@ paper evaluates. A projector maps h to z (N, 128), which only the loss sees. Net
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 
 import pandas as pd
@@ -26,14 +25,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models as tv
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from lib import check_name
+
 STEMS = ("imagenet", "stride1", "cifar")
 PROJECTORS = ("linear", "simple", "wide", "deep", "dropout")  # and mlp<hidden>, such as mlp2048
-
-
-def _check_name(parameter: str, name: str, names: Iterable[str]) -> None:
-    if name not in names:
-        nearest = get_close_matches(str(name), names, n=1, cutoff=0)[0]
-        raise ValueError(f"{parameter} must be one of {', '.join(names)}, not {name!r}; did you mean {nearest!r}?")
 
 
 class _ResNet(tv.ResNet):
@@ -121,8 +116,8 @@ def encoder(name: str, size: int = 32, stem: str = "imagenet", width: float = 1.
     BatchNorm's momentum is 0.1 in all (torchvision's MobileNetV3 has 0.01, whose running statistics stay near their
     start in a short run, so that every image gets the same h in eval mode). Its eps is torchvision's.
     """
-    _check_name("encoder", name, ENCODERS)
-    _check_name("stem", stem, STEMS)
+    check_name("encoder", name, ENCODERS)
+    check_name("stem", stem, STEMS)
     entry = ENCODERS[name]
     if not width > 0:
         raise ValueError(f"width must be greater than 0, not {width}.")
@@ -154,7 +149,7 @@ def projector(kind: str, dim: int, out: int = 128, bn: bool = False) -> nn.Seque
     """
     mlp = re.fullmatch(r"mlp([1-9]\d*)", kind)
     if not mlp:
-        _check_name("projector", kind, (*PROJECTORS, "mlp2048"))
+        check_name("projector", kind, (*PROJECTORS, "mlp2048"))
     hidden = {"linear": [], "wide": [2 * dim], "deep": [dim, dim]}.get(kind, [int(mlp[1]) if mlp else dim])
     layers = []
     for n_in, n_out in zip([dim, *hidden], hidden, strict=False):

@@ -42,8 +42,8 @@ class Profile:
 # group: four shuffled ones did not help and took longer.
 TEXTURES = PretrainConfig(data="textures", queue=128, batch_keys=True, m=0.99, bn_splits=1, epochs=16, batch_size=128,
                           optimizer="adamw", lr=1e-3, weight_decay=0.01, standardize="image")
-# measured on one thread each, two side by side: bf16 makes these faster (images/s 456 -> 639, 141 -> 205, 115 -> 213) and the
-# depthwise networks slower (1,453 -> 756), so each encoder takes what suits it
+# On one thread, two runs side by side, bf16 makes ResNets and DeiT faster and the depthwise networks slower, so each encoder takes
+# what suits it (results/bench/switches.csv has one of each kind; python -m lib.bench --archs measures others).
 IMAGES_PER_SECOND = {"mobilenet_v3_small": 1250, "deit_tiny": 205, "efficientnet_b0": 400, "mobilenet_v3_large": 600,
                      "resnet18": 600, "resnet50": 200}      # images a second of a whole step, one thread, 32 px, ImageNet stem
 SIZES = {"textures": (32, 10_000), "digits": (32, 1_300), "cifar10": (32, 45_000), "cifar10_jpeg": (32, 45_000),
