@@ -328,17 +328,18 @@ def cluster_structure(h: Tensor, labels: Tensor, ks: Sequence[int], seed: int = 
 
 
 def bin_factor(values: np.ndarray, labels: np.ndarray, levels: int = 8) -> np.ndarray:
-    """A factor as levels from 0, (N,) int64: its own values if at most `levels`, else quantile bins in each class."""
+    """A factor as levels from 0, (N,) int64: its own values if at most `levels`, else quantile bins in each class; -1 for NaN."""
     values, labels = np.asarray(values, dtype=np.float64), np.asarray(labels)
-    if values.ndim != 1 or values.shape != labels.shape or not np.isfinite(values).all():
-        raise ValueError(f"values must be one finite number per label, got {values.shape} for {labels.shape} labels")
+    if values.ndim != 1 or values.shape != labels.shape or np.isinf(values).any():
+        raise ValueError(f"values must be one finite number (or NaN) per label, got {values.shape} for {labels.shape} labels")
     _integer(levels, "levels", 2, max(2, len(values)))
-    distinct, bins = np.unique(values, return_inverse=True)
+    known, bins = np.isfinite(values), np.full(len(values), -1)
+    distinct, bins[known] = np.unique(values[known], return_inverse=True)
     if len(distinct) > levels:
-        for c in np.unique(labels):
-            inside = values[labels == c]
-            edges = np.quantile(inside, np.arange(1, levels) / levels)
-            bins[labels == c] = np.searchsorted(edges, inside, side="right")
+        for c in np.unique(labels[known]):
+            inside = known & (labels == c)
+            edges = np.quantile(values[inside], np.arange(1, levels) / levels)
+            bins[inside] = np.searchsorted(edges, values[inside], side="right")
     return bins
 
 
@@ -348,9 +349,9 @@ def factor_ami(h: Tensor, labels: Tensor, factors: Mapping[str, np.ndarray], lev
     """Factor that clusters inside a class follow: factor -> {"mean": over classes, "per_class": [ordered by label]}.
 
     Inside each class: adjusted mutual information (arithmetic mean) between the factor's levels (`bin_factor`) and
-    k-means clusters of unit h, k = the number of levels. 0 at chance, 1 when clusters are the levels; a factor that is
-    constant in a class scores 0 there. k-means runs on h rotated into the class's principal axes, which is exact: fewer
-    dimensions, same distances.
+    k-means clusters of unit h, k = the number of levels. 0 at chance, 1 when clusters are the levels. A factor that is
+    constant or NaN in a class has NaN there, and the mean leaves that class out. k-means runs on h rotated into the
+    class's principal axes, which is exact: fewer dimensions, same distances.
     """
     h = _embeddings(h)
     parts = _by_class(h, labels, least=min_images)
@@ -364,8 +365,8 @@ def factor_ami(h: Tensor, labels: Tensor, factors: Mapping[str, np.ndarray], lev
             k = len(np.unique(inside))
             if k > 1 and k not in clusters:
                 clusters[k] = _kmeans(x, k, restarts, seed).labels_
-            scores[name].append(float(adjusted_mutual_info_score(inside, clusters[k])) if k > 1 else 0.0)
-    return {name: {"mean": float(np.mean(score)), "per_class": score} for name, score in scores.items()}
+            scores[name].append(float(adjusted_mutual_info_score(inside, clusters[k])) if k > 1 else np.nan)
+    return {name: {"mean": float(np.mean([s for s in score if s == s] or np.nan)), "per_class": score} for name, score in scores.items()}
 
 
 @_full_precision()

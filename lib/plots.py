@@ -502,13 +502,14 @@ def umaps(found, classes, factors=None, title=""):
         line[0].scatter(points.x, points.y, c=[palette[i] for i in points.label], **dot)
         for column, (factor, values) in enumerate(factors.items(), 1):
             values = np.asarray(values)[points["index"]]
-            two = len(np.unique(values)) == 2
+            two = len(np.unique(values[np.isfinite(values)])) == 2
             cmap = plt.matplotlib.colors.ListedColormap([CLASSES[0], CLASSES[1]]) if two else \
-                sns.color_palette("husl", as_cmap=True) if factor in CYCLIC else "viridis"
-            drawn = line[column].scatter(points.x, points.y, c=values, cmap=cmap, **dot)
+                sns.color_palette("husl", as_cmap=True) if factor in CYCLIC else plt.get_cmap("viridis")
+            cmap = cmap.with_extremes(bad="0.85")                         # classes in which the factor does not show
+            drawn = line[column].scatter(points.x, points.y, c=values, cmap=cmap, plotnonfinite=True, **dot)
             if row == len(found) - 1:
                 bar = figure.colorbar(drawn, ax=axes[:, column], location="bottom", aspect=14, shrink=0.9)
-                ticks = np.linspace(values.min(), values.max(), 3)
+                ticks = np.linspace(np.nanmin(values), np.nanmax(values), 3)
                 bar.set_ticks(ticks[::2] if two else ticks, labels=[f"{t:.1f}" for t in (ticks[::2] if two else ticks)])
                 bar.outline.set_visible(False)
     for ax in axes.flat:

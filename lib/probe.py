@@ -186,6 +186,6 @@ def evaluate(encoder, data, config):
         out |= {f"{name}_k{row['k']}": row[name] for name in ("homogeneity", "completeness")}
     if data.test.factors and int(y["test"].bincount().min()) >= FACTOR_IMAGES:
         scores = metrics.factor_ami(h["test"], y["test"], data.test.factors, min_images=FACTOR_IMAGES)
-        out |= {f"ami_{name}": score["mean"] for name, score in scores.items()}
+        out |= {f"ami_{name}": score["mean"] for name, score in scores.items() if not np.isnan(score["mean"])}
         out["sub_clusters"] = metrics.sub_clusters(h["test"], y["test"])["mean"]
     return out, {"h": h["test"].numpy().astype(np.float16), "label": y["test"].numpy()}

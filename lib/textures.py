@@ -20,6 +20,8 @@ RANGES = {
     "noise": (0.0, 0.03),         # standard deviation of the pixel noise
 }
 FACTORS = (*RANGES, "polarity", "hue")   # polarity is -1 or 1; hue in [0, 1) shows only where tint > 0
+# What no pixel shows: half a period turns a sine's polarity round, and random fields have neither sign nor place. Given as NaN.
+INVISIBLE = {"polarity": ("stripes", "rings", "zigzag", "1/f noise", "labyrinth"), "phase": ("1/f noise", "labyrinth")}
 
 
 def _fold(x):
@@ -130,7 +132,8 @@ def draw(n, seed, size=32, tint=0.0):
 
     seed: the images are a function of (n, seed, size, tint). tint in [0, 1]: strength of a per-image colour cast, a factor that
     the class says nothing about; 0 keeps every image grey, as the study's main data set is.
-    Returns images uint8 (n, 3, size, size), labels int64 (n,) indexing CLASSES, factors {name: float32 (n,)}.
+    Returns images uint8 (n, 3, size, size), labels int64 (n,) indexing CLASSES, factors {name: float32 (n,)},
+    NaN in the classes where a factor does not show (INVISIBLE; hue where tint is 0).
     """
     if n < 1 or size < 8 or not 0 <= tint <= 1:
         raise ValueError(f"textures: n = {n}, size = {size}, tint = {tint}; allowed: n >= 1, size >= 8, tint in [0, 1]")
@@ -154,6 +157,10 @@ def draw(n, seed, size=32, tint=0.0):
             grey = 0.5 + f["polarity"] * f["contrast"] * p + f["noise"] * rng.standard_normal(p.shape)
             cast = 1 + tint * 0.5 * np.cos(2 * np.pi * (f["hue"] - channel))   # (rows, 1, 3)
             images[rows] = (np.clip(grey[..., None] * cast[:, None], 0, 1) * 255 + 0.5).astype(np.uint8)
+    for name, families in INVISIBLE.items():
+        factors[name][np.isin(labels, [CLASSES.index(family) for family in families])] = np.nan
+    if not tint:
+        factors["hue"][:] = np.nan
     order = rng.permutation(n)
     return (np.ascontiguousarray(images[order].transpose(0, 3, 1, 2)), labels[order].astype(np.int64),
             {name: values[order].astype(np.float32) for name, values in factors.items()})
