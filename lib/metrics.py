@@ -331,7 +331,7 @@ def bin_factor(values: np.ndarray, labels: np.ndarray, levels: int = 8) -> np.nd
     """A factor as levels from 0, (N,) int64: its own values if at most `levels`, else quantile bins in each class; -1 for NaN."""
     values, labels = np.asarray(values, dtype=np.float64), np.asarray(labels)
     if values.ndim != 1 or values.shape != labels.shape or np.isinf(values).any():
-        raise ValueError(f"values must be one finite number (or NaN) per label, got {values.shape} for {labels.shape} labels")
+        raise ValueError(f"values must be one finite number per label (or NaN), got {values.shape} for {labels.shape} labels")
     _integer(levels, "levels", 2, max(2, len(values)))
     known, bins = np.isfinite(values), np.full(len(values), -1)
     distinct, bins[known] = np.unique(values[known], return_inverse=True)
