@@ -18,6 +18,7 @@ PURITY_MARGIN = 0.03  # "locally as pure": homogeneity at FINEST clusters a clas
 FINEST = 16         # clusters a class at which local purity is compared
 MATCHED = 2         # clusters a class at which the reference's homogeneity is the one that completeness is compared at
 CEILING = 0.98      # both sides above: the pretext task cannot tell memory from skill
+UNITS = {"points": 100, "points per doubling of width": 100, "squared distance": 1}   # unit of an effect -> its factor
 COLUMNS = ["claim", "profile", "statement", "source", "test", "effect", "low", "high", "n", "verdict", "runs"]
 SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = "supported", "contradicted", "undecided", "not tested"
 
@@ -50,7 +51,8 @@ def freedom(row):
     name = row.claim.split("/")[0]
     if row.n < 2 or np.isnan(row.low) or name == "no_overfitting" or row.test.endswith(_shown("homogeneity")):
         return np.nan
-    return {"pretext_learned": row.n - 1, "size_not_architecture": row.n - 2}.get(name, np.inf)
+    paired = name == "pretext_learned" or any(name.startswith(f"{remedy.name}_") for remedy in REMEDIES)
+    return row.n - 1 if paired else row.n - 2 if name == "size_not_architecture" else np.inf
 
 
 def above(low, high, bar=0.0):
@@ -90,6 +92,45 @@ class Claim:
     statement: str
     source: str
     rule: str          # the operational test and how its interval becomes a verdict, fixed before the runs
+    unit: str = "points"  # of the effect, a key of UNITS
+    notebook: str = "02_over_clustering"   # where it is shown
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """An arm that departs from the baseline of the same encoder in `changes` (fields of the table) and in nothing else."""
+
+    name: str
+    statement: str
+    source: str
+    arm: str           # what it is, in words
+    changes: dict | None
+    encoders: tuple    # those on which it is judged
+    notebook: str
+
+
+REMEDIED = ("mobilenet_v3_small", "resnet18")   # where remedies are tried one at a time
+COOLER, STRONGER, WIDER = {"tau": 0.1}, {"jitter": (0.8, 0.8, 0.8, 0.4), "grayscale_p": 0.5}, {"projector": "wide"}
+REMEDIES = [
+    Remedy("temperature", "A lower temperature helps small models", "paper, remedy: temperature", "temperature 0.1", COOLER, REMEDIED,
+           "03_temperature"),
+    Remedy("negatives", "Fewer negatives help small models", "paper, remedy: negatives; not adopted there",
+           "the smallest queue of those tried, against the largest instead of the baseline", None, REMEDIED, "04_negatives"),
+    Remedy("augmentation", "Stronger augmentation helps small models", "paper, remedy: augmentation",
+           "colour jitter (0.8, 0.8, 0.8, 0.4) and greyscale 0.5", STRONGER, REMEDIED, "05_augmentation"),
+    Remedy("projector", "A wider projector helps small models", "paper, remedy: projector", "the wide projector", WIDER, REMEDIED,
+           "07_projector"),
+    Remedy("initialization", "A start that SEED distilled helps small models", "paper, remedy: initialization",
+           "a start distilled by SEED from the reference", {"start": "seed"}, REMEDIED, "06_initialization"),
+    Remedy("initialization_no_teacher", "A start that no teacher distilled helps small models", "ours, on the paper's title",
+           "a start from the same encoder's own earlier epochs", {"start": "self"}, REMEDIED, "06_initialization"),
+    Remedy("improved", "The remedies together improve all five small models", "paper, fig. 1",
+           "the paper's four remedies together (temperature, augmentation, projector, SEED start)",
+           COOLER | STRONGER | WIDER | {"start": "seed"}, models.SMALL, "08_improved_baselines"),
+    Remedy("improved_no_teacher", "The remedies together improve all five small models without any distilled start",
+           "ours, on the paper's title", "the paper's remedies together, from a random start (temperature, augmentation, projector)",
+           COOLER | STRONGER | WIDER, models.SMALL, "08_improved_baselines"),
+]
 
 
 LEARNED = ("(kNN (val) minus the untrained encoder's, paired by seed: 95 % interval above 0; with one seed the difference itself)")
@@ -97,22 +138,22 @@ EACH = "; all five encoders: one that contradicts refutes"
 CLAIMS = [
     Claim("pretext_learned", "Small models complete the pretext task despite their limited capacity", "paper, observation (i)",
           "held-out instance-discrimination top-1 (D-SD, official candidates), trained minus untrained encoder, paired by seed; "
-          f"supported if the 95 % interval lies above 0, contradicted if below{EACH}"),
+          f"supported if the 95 % interval lies above 0, contradicted if below{EACH}", notebook="01_pretext_fitting"),
     Claim("no_overfitting", "Small models complete the pretext task without overfitting", "paper, observation (i)",
           "instance-discrimination top-1 (D-SD), train minus held-out, equally many images of each class; supported if the 95 % "
           f"interval (seeds and images) lies within {100 * MARGIN:g} points of 0, contradicted if wholly outside; undecided unless "
           "held-out top-1 is well above the untrained encoder's (the 95 % interval of the gain, paired by seed, above "
           f"{100 * MARGIN:g} points) and at least {200 * MARGIN:g} % on average; undecided too if both sides exceed "
-          f"{100 * CEILING:g} % on average{EACH}"),
+          f"{100 * CEILING:g} % on average{EACH}", notebook="01_pretext_fitting"),
     Claim("over_clustered_paper", "Small models over-cluster: larger intra-class distance and lower uniformity than the large model",
           "paper, observation (ii); fig. 1's measures",
           "raw features of held-out originals; intra-class alignment minus the reference's, and the reference's uniformity minus the "
           "encoder's: supported if both 95 % intervals (Welch) lie above 0, contradicted if either lies below; undecided unless "
           f"encoder and reference have learned {LEARNED}; effect shown: the first of the two that by itself gives their joint "
-          f"verdict{EACH}"),
+          f"verdict{EACH}", "squared distance"),
     Claim("over_clustered_centred", "The same after centring, which removes the confound of non-negative features",
           "ours, on observation (ii)",
-          "as over_clustered_paper on features minus their mean over train"),
+          "as over_clustered_paper on features minus their mean over train", "squared distance"),
     Claim("over_clustered", "Small models over-cluster: their clusters are pure but split the classes", "paper, observation (ii)",
           f"k-means of held-out h against the classes, 1 to {FINEST} clusters a class. (1) Completeness at the purity (homogeneity) "
           f"that the reference has on average with {MATCHED} clusters a class, interpolated along each run's curve where it first "
@@ -126,9 +167,26 @@ CLAIMS = [
           "ResNet-18 at widths 0.25, 0.5, 1 and 2 (at least three of them), with the learning rate that was chosen at width 1: slope "
           "over log2(width), one point a run, of completeness as in over_clustered (1); supported if the 95 % interval lies above 0, "
           "contradicted if below, undecided if that purity is outside the curve of any run or unless the reference and ResNet-18 at "
-          f"every width have learned {LEARNED}"),
+          f"every width have learned {LEARNED}", "points per doubling of width"),
 ]
+AGAINST = ("minus the baseline of the same encoder, learning rate, weight decay and number of epochs (those spent on a start counted), "
+           "paired by seed; supported if the 95 % interval lies above 0, contradicted if below")
+for _r in REMEDIES:
+    _where = "; all five encoders" if _r.encoders == models.SMALL else "; MobileNetV3-Small and ResNet-18"
+    _each = f"{_where}: one that contradicts refutes"
+    CLAIMS.append(Claim(f"{_r.name}_helps", _r.statement, _r.source, f"{_r.arm}: linear-probe accuracy on held-out images (the probe's "
+                        f"learning rate chosen on val), {AGAINST}{_each}", notebook=_r.notebook))
+    CLAIMS.append(Claim(f"{_r.name}_gathers", f"{_r.statement}: it relieves over-clustering", _r.source,
+                        f"{_r.arm}: completeness at the purity (homogeneity) that the baseline has on average with {MATCHED} clusters a "
+                        f"class, {AGAINST}; undecided if that purity is outside the curve of any of these runs or unless the baseline and "
+                        f"this arm have learned {LEARNED}{_each}", notebook=_r.notebook))
+CLAIMS.append(Claim("improved_gathers_paper", "The gains of the remedies together go with less over-clustering, by the paper's measure",
+                    "paper, fig. 1 and observation (ii); its own figures speak against it",
+                    "the paper's four remedies together: intra-class alignment of raw features of held-out originals, the baseline's minus "
+                    "this arm's, otherwise as improved_helps; an association: no cause is claimed; all five encoders: one that contradicts "
+                    "refutes", "squared distance", "08_improved_baselines"))
 BY_NAME = {claim.name: claim for claim in CLAIMS}
+OBSERVATIONS = ("pretext_learned", "no_overfitting", "over_clustered_paper", "over_clustered_centred", "over_clustered")
 
 
 def completeness_at(rows, homogeneity):
@@ -150,10 +208,10 @@ def completeness_at(rows, homogeneity):
     return np.array(out)
 
 
-def matched_purity(large):
-    """The homogeneity that the reference's runs have on average with MATCHED clusters a class; nan without one."""
-    column = f"homogeneity_k{MATCHED * int(large.classes.iloc[0])}" if len(large) else ""
-    return large[column].mean() if column in large else np.nan
+def matched_purity(rows):
+    """The homogeneity that these runs have on average with MATCHED clusters a class; nan without one."""
+    column = f"homogeneity_k{MATCHED * int(rows.classes.iloc[0])}" if len(rows) else ""
+    return rows[column].mean() if column in rows else np.nan
 
 
 def welch(a, b):
@@ -196,7 +254,7 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
     if len(t) and t.definition.nunique() > 1:
         raise ValueError(f"profile {profile}: runs of definitions {sorted(t.definition.unique().tolist())} in one table; "
                          "train the old ones anew")
-    rows, empty = [], pd.DataFrame(columns=["arch", "seed", "width", "knn_val"])
+    rows, empty = [], pd.DataFrame(columns=["arch", "seed", "width", "knn_val", "run"])
     arms = baseline(t) if len(t) else empty
     every = _same(t[t.epochs == 0], arms, ["data", "limit", "stem", "standardize"]) if len(t) else empty
     before = every[every.width == 1]
@@ -205,7 +263,7 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
     for arch in architectures:
         a, u = arms[arms.arch == arch].sort_values("seed"), before[before.arch == arch].sort_values("seed")
         if a.empty or u.empty:
-            rows += [_row(c, profile, arch, np.nan, np.nan, np.nan, 0, NOT_TESTED, []) for c in BY_NAME if c != "size_not_architecture"]
+            rows += [_row(c, profile, arch, np.nan, np.nan, np.nan, 0, NOT_TESTED, []) for c in OBSERVATIONS]
             continue
         paired = a.merge(u, on="seed", suffixes=("", "_untrained"))
         runs = [*a.run, *u.run]
@@ -231,6 +289,7 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
             shown = next(measure for measure in found if found[measure] == verdict)
             rows.append(_row(name, profile, arch, *measures[shown][:3], min(len(a), len(large)),
                              verdict if grown and learned(a, u) else UNDECIDED, [*runs, *large.run], shown))
+    rows += _remedies(t, profile, arms, before, architectures)
     for name in [c for c in BY_NAME if c != "size_not_architecture"]:
         parts = [r for r in rows if r["claim"].startswith(name + "/")]
         tested, verdict = [r for r in parts if r["verdict"] != NOT_TESTED], together(r["verdict"] for r in parts)
@@ -244,8 +303,9 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
 
 
 def _key(t, columns):
-    """One text a row; elementwise, since astype(str) leaves a missing `limit` missing, which equals nothing."""
-    return t[columns].map(str).agg("|".join, axis=1)
+    """One text a row, of the columns that there are. Not astype(str), which leaves a missing `limit` missing, equal to nothing."""
+    values = zip(*(t[c] for c in columns if c in t), strict=True)
+    return pd.Series(["|".join(map(str, row)) for row in values], index=t.index, dtype=object)
 
 
 def _same(t, like, columns):
@@ -253,10 +313,14 @@ def _same(t, like, columns):
     return t[_key(t, columns) == _key(like, columns).iloc[0]] if len(t) and len(like) else t
 
 
-# what the runs of one arm share; not the learning rate and the precision, which are chosen per encoder
-RECIPE = ["data", "limit", "stem", "tau", "queue", "batch_keys", "m", "projector", "projector_bn", "dim", "symmetric", "bn_splits",
-          "epochs", "batch_size", "optimizer", "weight_decay", "warmup_epochs", "crop_min", "jitter", "jitter_p", "grayscale_p",
+# what the runs of one arm share; not learning rate, weight decay and precision, which are chosen per encoder
+RECIPE = ["start", "data", "limit", "stem", "tau", "queue", "batch_keys", "m", "projector", "projector_bn", "dim", "symmetric", "bn_splits",
+          "epochs", "batch_size", "optimizer", "warmup_epochs", "crop_min", "jitter", "jitter_p", "grayscale_p",
           "blur_p", "standardize"]
+
+
+def _candidates(t):
+    return t[(t.method == "moco") & (t.width == 1) & (t.epochs > 0) & (t.evaluation == "full")]
 
 
 def baseline(t):
@@ -265,11 +329,49 @@ def baseline(t):
     Tables see no lib.studies, so the recipe is told by its number: every encoder and seed has the baseline, another arm has fewer. Of
     equally frequent ones the first as text counts.
     """
-    t = t[(t.method == "moco") & (t.width == 1) & (t.epochs > 0) & (t.evaluation == "full")]
+    t = _candidates(t)
     if t.empty:
         return t
     key = _key(t, RECIPE)
     return t[key == key.mode().iloc[0]]
+
+
+def _remedies(t, profile, arms, before, architectures):
+    """Rows of every remedy on every encoder that it is judged on: its arm against the baseline, seed by seed."""
+    rows = []
+    for remedy in REMEDIES:
+        for arch in [a for a in architectures if a in remedy.encoders]:
+            a = b = arms[arms.arch == arch]
+            if len(b):
+                mine, changes = _candidates(t[t.arch == arch]), remedy.changes or {"queue": None}
+                same = _same(mine, b, [*(c for c in RECIPE if c not in changes), "lr", "weight_decay"])
+                if remedy.changes:
+                    like = pd.DataFrame([changes])
+                    a = _same(same, like, list(changes)) if set(changes) <= set(same) else same.iloc[:0]
+                else:
+                    a, b = same[same.queue == same.queue.min()], same[same.queue == same.queue.max()]
+            seeds = sorted(set(a.seed) & set(b.seed)) if set(a.run) != set(b.run) else []
+            a, b = (x[x.seed.isin(seeds)].sort_values("seed") for x in (a, b))
+            u = before[before.arch == arch]
+            for measure in ("helps", "gathers", "gathers_paper") if remedy.name == "improved" else ("helps", "gathers"):
+                claim = f"{remedy.name}_{measure}"
+                if not seeds or measure == "gathers" and np.isnan(matched_purity(b)):
+                    rows.append(_row(claim, profile, arch, np.nan, np.nan, np.nan, 0, NOT_TESTED, []))
+                    continue
+                effect, low, high = interval(_gain(measure, a, b))
+                able = measure != "gathers" or learned(a, u) and learned(b, u)
+                rows.append(_row(claim, profile, arch, effect, low, high, len(seeds), above(low, high) if able else UNDECIDED,
+                                 [*a.run, *b.run, *(u.run if measure == "gathers" else [])]))
+    return rows
+
+
+def _gain(measure, a, b):
+    """What runs `a` have over runs `b` of the same seeds in a measure of the remedies, (n,)."""
+    if measure == "helps":
+        return a.linear_test.values - b.linear_test.values
+    if measure == "gathers_paper":
+        return b.intra_class_d_test.values - a.intra_class_d_test.values
+    return completeness_at(a, matched_purity(b)) - completeness_at(b, matched_purity(b))
 
 
 def _size(t, profile, large, untrained, grown):

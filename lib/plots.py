@@ -119,13 +119,13 @@ def verdicts(ledger, *names):
         name, _, arch = row.claim.partition("/")
         if name not in names:
             continue
-        points = name not in ("over_clustered_paper", "over_clustered_centred")
-        scale, digits = (100, 1) if points else (1, 3)
+        unit = claims.BY_NAME[name].unit
+        scale, digits = claims.UNITS[unit], 1 if claims.UNITS[unit] > 1 else 3
         bars = "" if np.isnan(row.low) else f" [{scale * row.low:.{digits}f}, {scale * row.high:.{digits}f}]"
         least = claims.detectable((row.high - row.low) / 2, claims.freedom(row))
         rows.append({"profile": row.profile, "claim": name, "encoder": label(arch) if arch else "all together",
                      "effect [95 %]": "" if np.isnan(row.effect) else f"{scale * row.effect:+.{digits}f}{bars}",
-                     "unit": "points" if points else "squared distance", "seeds": row.n, "verdict": row.verdict,
+                     "unit": unit, "seeds": row.n, "verdict": row.verdict,
                      "could have seen": "" if np.isnan(least) else f"{scale * least:.{digits}f}"})
     return pd.DataFrame(rows).set_index(["profile", "claim", "encoder"])
 

@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 import time
 from difflib import get_close_matches
 from pathlib import Path
@@ -28,13 +29,6 @@ from lib import check_name, claims, models, runs, studies
 ROOT = runs.ROOT
 NOTEBOOKS = ROOT / "notebooks"
 REPORT = ROOT / "results" / "report"
-NOTEBOOK = {"pretext_learned": "01_pretext_fitting", "no_overfitting": "01_pretext_fitting",
-            "over_clustered_paper": "02_over_clustering", "over_clustered_centred": "02_over_clustering",
-            "over_clustered": "02_over_clustering", "size_not_architecture": "02_over_clustering"}
-# claim -> (factor, digits, unit) of its effect, as a reader sees it
-UNIT = {"pretext_learned": (100, 1, "points"), "no_overfitting": (100, 1, "points"), "over_clustered": (100, 1, "points"),
-        "over_clustered_paper": (1, 3, "distance²"), "over_clustered_centred": (1, 3, "distance²"),
-        "size_not_architecture": (100, 1, "points per doubling of width")}
 SUPERVISED = "supervised, same recipe"    # as plots.ARM_LABELS, which is not imported where no figure is drawn
 MARK = {claims.SUPPORTED: "✓", claims.CONTRADICTED: "✗", claims.UNDECIDED: "?", claims.NOT_TESTED: "–"}
 QUESTION = ("Can small networks learn by contrastive self-supervision without a large teacher, and what stops them? Shi et al. "
@@ -147,9 +141,15 @@ def write_claims(rows, path):
         path.write_text(text)
 
 
+def unit_of(row):
+    """(factor, digits, unit) of a ledger row's effect, as a reader sees it."""
+    unit = claims.BY_NAME[row.claim.split("/")[0]].unit
+    return claims.UNITS[unit], 1 if claims.UNITS[unit] > 1 else 3, unit.replace("squared distance", "distance²")
+
+
 def effect(row):
     """(effect, interval) of a ledger row in readable units: ("+12.3 points", "[+10.1, +14.5]"); empty where there is none."""
-    factor, digits, unit = UNIT.get(row.claim.split("/")[0], (1, 3, ""))
+    factor, digits, unit = unit_of(row)
     if np.isnan(row.effect):
         return "", ""
     bounds = "" if np.isnan(row.low) else f"[{row.low * factor:+.{digits}f}, {row.high * factor:+.{digits}f}]"
@@ -161,7 +161,7 @@ def detectable(row):
     least = claims.detectable((row.high - row.low) / 2, claims.freedom(row))
     if row.verdict != claims.UNDECIDED or np.isnan(least):
         return ""
-    factor, digits, _ = UNIT.get(row.claim.split("/")[0], (1, 3, ""))
+    factor, digits, _ = unit_of(row)
     return f"{least * factor:.{digits}f}"
 
 
@@ -212,18 +212,25 @@ def overall(rows):
 
 
 def terminal(rows):
-    """The ledger as lines of text: each claim of a profile, and its encoders where only some were tested."""
+    """The ledger as lines of text: each claim of a profile, its encoders where only some were tested, and in one line what has no runs."""
     lines = []
     for profile, part in overall(rows).groupby("profile", sort=False):
         lines.append(f"\n{profile}")
+        lacking = []
         for row in part.itertuples():
             tested = [(row.claim, row)]
-            if row.verdict == claims.NOT_TESTED and (parts := of_encoders(rows, row.claim, profile)):
-                lines.append(f"  {MARK[row.verdict]} not tested   {row.claim:<24}as a whole, which needs all five encoders; of them:")
+            if row.verdict == claims.NOT_TESTED:
+                parts = of_encoders(rows, row.claim, profile)
+                if not parts:
+                    lacking.append(row.claim)
+                    continue
+                lines.append(f"  {MARK[row.verdict]} not tested   {row.claim:<24}as a whole, which needs every encoder; of them:")
                 tested = [(f"  {label}", r) for label, r in parts]
             for label, r in tested:
-                lines.append(f"  {MARK[r.verdict]} {r.verdict:<13}{label:<24}{' '.join(effect(r)).strip() or 'no runs'}"
-                             f"{f', n = {r.n}' if r.n else ''}")
+                lines.append(f"  {MARK[r.verdict]} {r.verdict:<13}{label:<24}{' '.join(effect(r)).strip()}, n = {r.n}")
+        if lacking:
+            lines += textwrap.wrap(f"{MARK[claims.NOT_TESTED]} not tested, for want of runs: {', '.join(lacking)}", 110,
+                                   initial_indent="  ", subsequent_indent=" " * 17)
     return "\n".join(lines).strip("\n") or "no runs yet: every claim is not tested"
 
 
@@ -258,26 +265,32 @@ def verdict_cell(row, parts=()):
 
 
 def ledger_html(rows, profiles, mine, pages):
-    """The verdicts: one row per claim, one column per profile; below, folded, every encoder's and the rule. pages: notebooks shown."""
+    """The verdicts: one row per claim that some profile tests, one column per profile; below, folded, every encoder's, the rule, and
+    what no profile tests. pages: notebooks shown."""
     def at(claim, profile):
         found = rows[(rows.claim == claim) & (rows.profile == profile)]
         return next(found.itertuples(), None)
 
     def link(claim):
-        page = NOTEBOOK.get(claim.name)
+        page = claim.notebook
         return f'<a href="{page}.html">{text(claim.statement)}</a>' if page in pages else text(claim.statement)
 
+    tested = set(rows[rows.verdict != claims.NOT_TESTED].claim.str.split("/").str[0]) or set(claims.BY_NAME)
     head = ["Claim", *[f"<code>{text(p)}</code>{'<br>your run' if p == mine else ''}" for p in profiles]]
     body = [[f'{link(c)}<br><span class="quiet">{text(c.source)}</span>', *[verdict_cell(at(c.name, p), of_encoders(rows, c.name, p))
-            for p in profiles]] for c in claims.CLAIMS]
+            for p in profiles]] for c in claims.CLAIMS if c.name in tested]
     out = [html_table(head, body, "Effect and 95 % interval over n seeds. A claim about all encoders shows the least favourable one.")]
-    for c in claims.CLAIMS:
+    for c in [c for c in claims.CLAIMS if c.name in tested]:
         names = list(dict.fromkeys(rows[rows.claim.str.startswith(c.name + "/")].claim))
         each = [[text(models.ENCODERS[n.split("/")[1]].label if n.split("/")[1] in models.ENCODERS else n),
                  *[verdict_cell(at(n, p)) for p in profiles]] for n in names]
         each = html_table(["Encoder", *head[1:]], each, f"{c.statement}: each encoder") if each else ""
         out.append(f"<details><summary><code>{text(c.name)}</code>: the test{' and each encoder' if each else ''}</summary>"
                    f"<p>{text(c.rule)}.</p>{each}</details>")
+    if lacking := [c for c in claims.CLAIMS if c.name not in tested]:
+        each = "".join(f"<dt>{text(c.statement)} <code>{text(c.name)}</code></dt><dd>{text(c.rule)}.</dd>" for c in lacking)
+        out.append(f"<details><summary>{MARK[claims.NOT_TESTED]} Not tested, for want of runs: {len(lacking)} further claims</summary>"
+                   f"<p>Their rules stand already, before the runs.</p><dl>{each}</dl></details>")
     return "\n".join(out)
 
 

@@ -18,8 +18,9 @@ from lib import check_name, models, runs
 from lib.train import PretrainConfig
 
 # Chosen by `search` on val with a seed that the study does not use; tests/test_studies.py compares this table with the stored runs.
-LEARNING_RATES = {}
+CHOSEN = {}                                            # encoder -> (peak learning rate, weight decay)
 SEARCH_LRS = (6e-5, 2e-4, 6e-4, 2e-3, 6e-3)
+SEARCH_WEIGHT_DECAY = 0.1     # tried at the best learning rate, against the profile's own
 SEARCH_SEED = 100
 
 
@@ -90,7 +91,8 @@ def base(name, arch, data=None, **changes):
     p = profile(name)
     start = replace(p.base, **({"data": data} if data else {}))
     if start.optimizer == "adamw":
-        start = replace(start, lr=LEARNING_RATES.get(arch, start.lr))
+        lr, weight_decay = CHOSEN.get(arch, (start.lr, start.weight_decay))
+        start = replace(start, lr=lr, weight_decay=weight_decay)
     return replace(start, arch=arch, **p.extra.get(arch, {}), **changes)
 
 
@@ -107,19 +109,20 @@ def encoders(name, data=None, archs=None):
     return [base(name, arch, data, seed=seed) for arch in chosen(name, archs) for seed in seeds(name, arch)]
 
 
-def learning_rate_note(arms):
-    """Where the peak learning rates of a notebook's arms come from, in a sentence for each origin."""
+def search_note(arms):
+    """Where the peak learning rates and weight decays of a notebook's arms come from, in a sentence for each origin."""
     rates = {c.arch: c for c in arms}
-    found = {arch: c for arch, c in rates.items() if c.optimizer == "adamw" and arch in LEARNING_RATES}
+    found = {arch: c for arch, c in rates.items() if c.optimizer == "adamw" and arch in CHOSEN}
     def listed(some):
-        return ", ".join(f"{models.ENCODERS[arch].label} {c.lr:g}" for arch, c in some.items())
+        return ", ".join(f"{models.ENCODERS[arch].label} {c.lr:g} and {c.weight_decay:g}" for arch, c in some.items())
     lines = []
     if found:
         data = ", ".join(dict.fromkeys(c.data for c in found.values()))
         elsewhere = "" if data == TEXTURES.data else f", not on {data}"
-        lines.append(f"peak learning rates chosen by the search on a part of train of textures{elsewhere}: {listed(found)}")
+        lines.append("peak learning rates and weight decays chosen by the search on a part of train of textures"
+                     f"{elsewhere}: {listed(found)}")
     if len(found) < len(rates):
-        lines.append("peak learning rates that are the profile's own, without a search: "
+        lines.append("peak learning rates and weight decays that are the profile's own, without a search: "
                      + listed({arch: c for arch, c in rates.items() if arch not in found}))
     return "\n".join(lines)
 
@@ -149,10 +152,13 @@ def widths(name, data=None, archs=None):
 
 
 def search(name, data=None, archs=None):
-    """The search for the learning rate: five values, a quarter of the schedule, one seed of its own, judged on val."""
-    quarter = max(1, profile(name).base.epochs // 4)
-    return [base(name, arch, data, lr=lr, epochs=quarter, seed=SEARCH_SEED, evaluation="val")
-            for arch in chosen(name, archs) for lr in SEARCH_LRS]
+    """The search on val, a quarter of the schedule, one seed of its own: five learning rates at the profile's weight decay, then, once
+    CHOSEN holds the best of them, another weight decay at it."""
+    start = profile(name).base
+    short = {"epochs": max(1, start.epochs // 4), "seed": SEARCH_SEED, "evaluation": "val"}
+    return [base(name, arch, data, lr=lr, weight_decay=weight_decay, **short) for arch in chosen(name, archs)
+            for lr, weight_decay in [*((lr, start.weight_decay) for lr in SEARCH_LRS),
+                                     *([(CHOSEN[arch][0], SEARCH_WEIGHT_DECAY)] if arch in CHOSEN else [])]]
 
 
 def plan(name, data=None, archs=None):

@@ -14,7 +14,8 @@ from lib import claims, metrics, models, runs, studies
 from lib.claims import CONTRADICTED, NOT_TESTED, SUPPORTED, UNDECIDED
 
 ALL = [claim.name for claim in claims.CLAIMS]
-PER_ENCODER = [name for name in ALL if name != "size_not_architecture"]
+REMEDY = {f"{r.name}_{measure}": r for r in claims.REMEDIES for measure in ("helps", "gathers", "gathers_paper")}
+ENCODERS_OF = {name: REMEDY[name].encoders if name in REMEDY else models.SMALL for name in ALL if name != "size_not_architecture"}
 SEEDS, WIDTHS = 3, (0.25, 0.5, 1.0, 2.0)
 NOISE = np.array([-1.0, 0.0, 1.0])
 
@@ -22,9 +23,9 @@ NOISE = np.array([-1.0, 0.0, 1.0])
 # --- made-up tables: a world in which every claim holds, and how to change it -----------------------------------------
 
 TRAINED = dict(  # encoder -> mean over seeds; `over` holds what a small encoder has beside the reference
-    small=dict(instdisc_dsd_top1_train=0.500, instdisc_dsd_top1_test=0.497, knn_val=0.70, intra_class_d_test=1.2,
+    small=dict(instdisc_dsd_top1_train=0.500, instdisc_dsd_top1_test=0.497, knn_val=0.70, linear_test=0.75, intra_class_d_test=1.2,
                uniformity_d_test=-3.3, intra_class_d_test_centred=1.3, uniformity_d_test_centred=-3.4, completeness=0.45, purity=0.60),
-    large=dict(instdisc_dsd_top1_train=0.700, instdisc_dsd_top1_test=0.697, knn_val=0.80, intra_class_d_test=0.9,
+    large=dict(instdisc_dsd_top1_train=0.700, instdisc_dsd_top1_test=0.697, knn_val=0.80, linear_test=0.85, intra_class_d_test=0.9,
                uniformity_d_test=-2.8, intra_class_d_test_centred=1.0, uniformity_d_test_centred=-3.0, completeness=0.60, purity=0.60))
 UNTRAINED = dict(TRAINED["small"], instdisc_dsd_top1_train=0.10, instdisc_dsd_top1_test=0.10, knn_val=0.30, completeness=0.2, purity=0.2)
 
@@ -41,6 +42,18 @@ def row(arch, seed, epochs, width, values, jitter):
     metrics = {name: value + 0.001 * jitter for name, value in values.items()}
     return {"profile": "made", "run": f"{arch}-w{width}-{epochs}ep-seed{seed}", "definition": 1, **config, "classes": 12,
             "instances_train": 5000, "instances_test": 5000, **metrics, **curve}
+
+
+def remedies(n=SEEDS, **changes):
+    """The runs of every remedy: linear accuracy and completeness gain, intra-class distance shrinks; linear=...: otherwise."""
+    rows = []
+    for remedy in claims.REMEDIES:
+        for arch in remedy.encoders:
+            for seed in range(n):
+                values = TRAINED["small"] | {"linear_test": 0.78, "completeness": 0.50, "intra_class_d_test": 1.1} | changes
+                arm = row(arch, seed, 10, 1.0, values, NOISE[(seed + 1) % 3]) | {"start": "random"} | (remedy.changes or {"queue": 64})
+                rows.append(arm | {"run": f"{arm['run']}-{remedy.name}"})
+    return pd.DataFrame(rows)
 
 
 def world(n=SEEDS, **changes):
@@ -223,8 +236,8 @@ def test_the_purity_compared_at_is_the_references_mean_with_two_clusters_a_class
 # --- every claim, every verdict ---------------------------------------------------------------------------------------
 
 def test_in_the_made_up_world_every_claim_is_supported():
-    found = verdicts(world())
-    assert found == dict.fromkeys([*ALL, *(f"{name}/{arch}" for name in PER_ENCODER for arch in models.SMALL)], SUPPORTED)
+    found = verdicts(pd.concat([world().assign(start="random"), remedies()], ignore_index=True))
+    assert found == dict.fromkeys([*ALL, *(f"{name}/{arch}" for name, archs in ENCODERS_OF.items() for arch in archs)], SUPPORTED)
 
 
 def test_without_runs_nothing_is_tested():
@@ -239,7 +252,7 @@ def test_a_claim_about_all_five_is_not_tested_while_one_encoder_is_missing(missi
     table = world()
     gone = (table.arch == "deit_tiny") & ((table.epochs == 0) == (missing == "untrained"))
     found = verdicts(table[~gone])
-    for name in PER_ENCODER:
+    for name in claims.OBSERVATIONS:
         assert found[f"{name}/deit_tiny"] == found[name] == NOT_TESTED
         assert found[f"{name}/resnet18"] != NOT_TESTED
 
@@ -253,7 +266,7 @@ def test_without_the_reference_over_clustering_is_not_tested():
 
 def test_one_seed_leaves_everything_undecided():
     found = verdicts(world(n=1))
-    assert {found[name] for name in PER_ENCODER} == {UNDECIDED} and found["size_not_architecture"] == SUPPORTED   # four points
+    assert {found[name] for name in claims.OBSERVATIONS} == {UNDECIDED} and found["size_not_architecture"] == SUPPORTED   # four points
 
 
 A = "mobilenet_v3_small"
@@ -423,6 +436,61 @@ def test_two_widths_are_no_sweep():
     assert verdicts(table[table.width.isin([0.25, 1.0])])["size_not_architecture"] == NOT_TESTED
 
 
+# --- remedies ---------------------------------------------------------------------------------------------------------
+
+def with_remedies(n=SEEDS, **changes):
+    return pd.concat([world(n).assign(start="random"), remedies(n, **changes)], ignore_index=True)
+
+
+@pytest.mark.parametrize("change, expected", [({}, SUPPORTED), ({"linear_test": 0.7505}, UNDECIDED), ({"linear_test": 0.70}, CONTRADICTED)])
+def test_a_remedy_helps_by_its_linear_probe_against_the_baseline_seed_by_seed(change, expected):
+    table = with_remedies(**change)
+    ledger = claims.ledger(table, "made").set_index("claim")
+    for remedy in claims.REMEDIES:
+        assert ledger.verdict[f"{remedy.name}_helps"] == expected and ledger.verdict[f"{remedy.name}_gathers"] == SUPPORTED
+    mine = table[(table.arch == A) & (table.epochs > 0)].set_index("seed")
+    differences = mine[mine.run.str.endswith("-temperature")].linear_test - mine[mine.run.str.endswith(tuple("012"))].linear_test
+    row = ledger.loc[f"temperature_helps/{A}"]
+    assert (row.effect, row.low, row.high) == pytest.approx(claims.interval(differences))
+    assert row.n == SEEDS and claims.freedom(row.to_frame().T.rename_axis("claim").reset_index().iloc[0]) == SEEDS - 1
+
+
+@pytest.mark.parametrize("change, expected", [({"completeness": 0.4505}, UNDECIDED), ({"completeness": 0.40}, CONTRADICTED),
+                                              ({"knn_val": 0.2}, UNDECIDED), ({"purity": 0.9}, UNDECIDED)])
+def test_a_remedy_gathers_by_completeness_at_the_baselines_purity_and_only_where_both_have_learned(change, expected):
+    found = verdicts(with_remedies(**change))
+    assert {found[f"{r.name}_gathers"] for r in claims.REMEDIES} == {expected}
+    assert {found[f"{r.name}_helps"] for r in claims.REMEDIES} == {SUPPORTED}
+
+
+@pytest.mark.parametrize("change, expected", [({"intra_class_d_test": 1.3}, CONTRADICTED), ({"intra_class_d_test": 1.2005}, UNDECIDED)])
+def test_the_gains_are_set_against_the_papers_own_measure_of_over_clustering(change, expected):
+    assert verdicts(with_remedies(**change))["improved_gathers_paper"] == expected
+
+
+@pytest.mark.parametrize("other", [{"lr": 0.123}, {"weight_decay": 0.123}, {"epochs": 40}, {"blur_p": 0.0}, {"width": 0.5},
+                                   {"data": "digits"}])
+def test_an_arm_that_departs_in_anything_else_is_no_remedy(other):
+    arms = remedies().assign(**other)
+    found = verdicts(pd.concat([world().assign(start="random"), arms], ignore_index=True))
+    assert {found[f"{r.name}_helps"] for r in claims.REMEDIES} == {NOT_TESTED}
+
+
+def test_fewer_negatives_are_the_shortest_queue_against_the_longest():
+    more = remedies(linear_test=0.70).query("run.str.endswith('-negatives')")
+    table = pd.concat([with_remedies(), more.assign(queue=512, run=more.run + "-512")], ignore_index=True)
+    row = claims.ledger(table, "made").set_index("claim").loc[f"negatives_helps/{A}"]
+    assert row.effect == pytest.approx(0.08) and all("-512" in run or run.endswith("-negatives") for run in row.runs.split())
+
+
+def test_one_encoder_that_loses_refutes_a_remedy_for_all():
+    table = with_remedies()
+    table.loc[table.run.str.endswith("-improved") & (table.arch == "deit_tiny"), "linear_test"] -= 0.2
+    found = verdicts(table)
+    assert found["improved_helps"] == found["improved_helps/deit_tiny"] == CONTRADICTED
+    assert found["improved_helps/resnet18"] == found["improved_no_teacher_helps"] == SUPPORTED
+
+
 # --- what a table may hold besides ------------------------------------------------------------------------------------
 
 def test_mixed_definitions_are_refused():
@@ -435,16 +503,19 @@ def test_mixed_definitions_are_refused():
 def test_runs_of_other_arms_change_no_verdict():
     """Other temperatures, augmentations, data sets, the ceiling, searches and other profiles may share the table."""
     table = world()
-    expected = claims.ledger(table, "made")
+    def observed(t):
+        found = claims.ledger(t, "made")
+        return found[~found.claim.str.split("/").str[0].isin(REMEDY)].reset_index(drop=True)
+    expected = observed(table)
     some = table[(table.epochs > 0) & (table.seed < 2)]
     others = [some.assign(**change, instdisc_dsd_top1_test=0.9, intra_class_d_test=0.1, completeness_k12=0.9, knn_val=0.01)
-              for change in ({"tau": 0.05}, {"projector": "wide"}, {"optimizer": "sgd"}, {"weight_decay": 0.1}, {"bn_splits": 2},
+              for change in ({"tau": 0.05}, {"projector": "wide"}, {"optimizer": "sgd"}, {"bn_splits": 2},
                              {"dim": 64}, {"m": 0.9}, {"warmup_epochs": 1.0}, {"blur_p": 0.0},
                              {"jitter": [(0.8, 0.8, 0.8, 0.4)] * len(some)}, {"data": "digits"}, {"method": "supervised"},
                              {"evaluation": "val"}, {"profile": "quick"})]
     others.append(table[table.epochs == 0].assign(data="digits", instdisc_dsd_top1_test=0.9, knn_val=0.99))
     mixed = pd.concat([*others, table], ignore_index=True)
-    pd.testing.assert_frame_equal(claims.ledger(mixed, "made"), expected)
+    pd.testing.assert_frame_equal(observed(mixed), expected)
 
 
 def test_the_order_of_rows_does_not_matter():
@@ -457,7 +528,7 @@ def test_too_few_images_for_the_finest_clusters_are_not_tested_rather_than_an_er
     table = world().drop(columns=["homogeneity_k192", "completeness_k192", "homogeneity_k96", "completeness_k96"])
     found = verdicts(table)
     assert found["over_clustered"] == NOT_TESTED
-    assert {verdict for name, verdict in found.items() if name.split("/")[0] != "over_clustered"} == {SUPPORTED}
+    assert {verdict for name, verdict in found.items() if name.split("/")[0] not in {"over_clustered", *REMEDY}} == {SUPPORTED}
 
 
 def test_the_ledger_has_its_columns_and_names_its_runs():
@@ -470,7 +541,7 @@ def test_the_ledger_has_its_columns_and_names_its_runs():
     assert set(by.loc["pretext_learned/resnet18", "runs"].split()) == set(
         table[(table.arch == "resnet18") & (table.width == 1)].run)
     assert set(" ".join(ledger.runs).split()) <= set(table.run)
-    assert (by.n[[f"{name}/resnet18" for name in PER_ENCODER]] == SEEDS).all()
+    assert (by.n[[f"{name}/resnet18" for name in claims.OBSERVATIONS]] == SEEDS).all()
     for claim in claims.CLAIMS:
         assert by.loc[claim.name, ["statement", "source"]].tolist() == [claim.statement, claim.source]
         rule, _, shown = by.loc[claim.name, "test"].partition(". Shown: ")

@@ -56,27 +56,35 @@ def test_the_search_uses_a_seed_and_images_that_no_study_does(name):
         by.setdefault(c.arch, []).append(c)
     assert set(by) == set(PROFILES[name].encoders)                          # the same, stated budget for each
     for configs in by.values():
-        assert [c.lr for c in configs] == list(studies.SEARCH_LRS)
-        assert len({replace(c, lr=1.0) for c in configs}) == 1 and configs[0].epochs <= max(1, PROFILES[name].base.epochs / 4)
+        grid, rest = configs[:len(studies.SEARCH_LRS)], configs[len(studies.SEARCH_LRS):]
+        assert [c.lr for c in grid] == list(studies.SEARCH_LRS)
+        assert len({replace(c, lr=1.0, weight_decay=0.0) for c in configs}) == len({c.weight_decay for c in grid}) == 1
+        assert [(c.lr, c.weight_decay) for c in rest] == [(studies.CHOSEN[c.arch][0], 0.1) for c in rest]
+        assert len(rest) == (configs[0].arch in studies.CHOSEN) and configs[0].epochs <= max(1, PROFILES[name].base.epochs / 4)
 
 
-def test_the_learning_rates_are_what_the_search_found_best():
+def test_learning_rates_and_weight_decays_are_what_the_search_found_best():
     wanted = search("textures")
     if not all(runs.folder(c, "textures").exists() for c in wanted):
         pytest.skip("the committed search for learning rates is not complete yet")
     found = {}
     for config in wanted:
-        found.setdefault(config.arch, []).append((runs.load(runs.folder(config, "textures")).metrics["knn_val"], config.lr))
-    assert studies.LEARNING_RATES == {arch: max(scores)[1] for arch, scores in found.items()}
+        knn = runs.load(runs.folder(config, "textures")).metrics["knn_val"]
+        found.setdefault(config.arch, []).append((knn, config.lr, config.weight_decay))
+    assert {arch: lr for arch, (lr, _) in studies.CHOSEN.items()} == {
+        arch: max(score for score in scores if score[2] == studies.TEXTURES.weight_decay)[1] for arch, scores in found.items()}
+    assert studies.CHOSEN == {arch: max(scores)[1:] for arch, scores in found.items()}
 
 
-def test_chosen_learning_rates_reach_every_arm_and_never_the_search(monkeypatch):
+def test_what_the_search_chose_reaches_every_arm_and_of_the_search_its_second_step_alone(monkeypatch):
+    monkeypatch.setattr(studies, "CHOSEN", {})
     before = search("textures")
-    monkeypatch.setattr(studies, "LEARNING_RATES", {"resnet18": 0.0123})
+    monkeypatch.setattr(studies, "CHOSEN", {"resnet18": (0.0123, 0.0456)})
     for configs in (encoders("textures"), supervised("textures"), widths("textures")):
-        assert {c.lr for c in configs if c.arch == "resnet18"} == {0.0123}
-        assert 0.0123 not in {c.lr for c in configs if c.arch != "resnet18"}
-    assert search("textures") == before
+        assert {(c.lr, c.weight_decay) for c in configs if c.arch == "resnet18"} == {(0.0123, 0.0456)}
+        assert not {0.0123, 0.0456} & {value for c in configs if c.arch != "resnet18" for value in (c.lr, c.weight_decay)}
+    added = [c for c in search("textures") if c not in before]
+    assert [(c.arch, c.lr, c.weight_decay) for c in added] == [("resnet18", 0.0123, 0.1)] and set(before) < set(search("textures"))
     assert 0.0123 not in {c.lr for c in encoders("cifar10")}                # SGD has its own
 
 
@@ -122,14 +130,15 @@ def test_an_unknown_encoder_is_one_sentence_with_the_nearest_name(call):
 
 
 def test_the_note_on_learning_rates_says_which_were_searched_for_and_on_what(monkeypatch):
-    monkeypatch.setattr(studies, "LEARNING_RATES", {})
-    assert studies.learning_rate_note(encoders("textures", archs="resnet18")) == (
-        "peak learning rates that are the profile's own, without a search: ResNet-18 0.001")
-    monkeypatch.setattr(studies, "LEARNING_RATES", {"resnet18": 0.0123})
-    searched, own = studies.learning_rate_note(encoders("textures", archs="resnet18,resnet50")).split("\n")
-    assert searched.endswith("on a part of train of textures: ResNet-18 0.0123") and own.endswith("without a search: ResNet-50 0.001")
-    assert "of textures, not on cifar10_jpeg: ResNet-18" in studies.learning_rate_note(encoders("cifar10_subset", archs="resnet18"))
-    assert studies.learning_rate_note(encoders("cifar10", archs="resnet18")).endswith("without a search: ResNet-18 0.06")
+    monkeypatch.setattr(studies, "CHOSEN", {})
+    assert studies.search_note(encoders("textures", archs="resnet18")) == (
+        "peak learning rates and weight decays that are the profile's own, without a search: ResNet-18 0.001 and 0.01")
+    monkeypatch.setattr(studies, "CHOSEN", {"resnet18": (0.0123, 0.1)})
+    searched, own = studies.search_note(encoders("textures", archs="resnet18,resnet50")).split("\n")
+    assert searched.endswith("on a part of train of textures: ResNet-18 0.0123 and 0.1")
+    assert own.endswith("without a search: ResNet-50 0.001 and 0.01")
+    assert "of textures, not on cifar10_jpeg: ResNet-18" in studies.search_note(encoders("cifar10_subset", archs="resnet18"))
+    assert studies.search_note(encoders("cifar10", archs="resnet18")).endswith("without a search: ResNet-18 0.06 and 0.0005")
 
 
 @pytest.mark.parametrize("cells, words", [
