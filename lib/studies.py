@@ -18,8 +18,9 @@ from lib import check_name, models, runs
 from lib.train import PretrainConfig
 
 # Chosen by `search` on val with a seed that the study does not use; tests/test_studies.py compares this table with the stored runs.
-CHOSEN = {}                                            # encoder -> (peak learning rate, weight decay)
-SEARCH_LRS = (6e-5, 2e-4, 6e-4, 2e-3, 6e-3)
+CHOSEN = {                                             # encoder -> (peak learning rate, weight decay)
+    "mobilenet_v3_small": (2e-3, 0.01), "deit_tiny": (2e-4, 0.01), "mobilenet_v3_large": (2e-3, 0.01), "resnet18": (2e-3, 0.01)}
+SEARCH_LRS = (6e-5, 2e-4, 6e-4, 2e-3, 6e-3, 2e-2)
 SEARCH_WEIGHT_DECAY = 0.1     # tried at the best learning rate, against the profile's own
 SEARCH_SEED = 100
 
@@ -152,7 +153,7 @@ def widths(name, data=None, archs=None):
 
 
 def search(name, data=None, archs=None):
-    """The search on val, a quarter of the schedule, one seed of its own: five learning rates at the profile's weight decay, then, once
+    """The search on val, a quarter of the schedule, one seed of its own: six learning rates at the profile's weight decay, then, once
     CHOSEN holds the best of them, another weight decay at it."""
     start = profile(name).base
     short = {"epochs": max(1, start.epochs // 4), "seed": SEARCH_SEED, "evaluation": "val"}
