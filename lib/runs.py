@@ -6,7 +6,7 @@
         metrics.json      every number of the finished run (lib.probe.evaluate)
         provenance.json   commit, versions, machine, seconds, memory: outside the id and outside every comparison
         SHA256SUMS        of the files above; `sha256sum -c --ignore-missing SHA256SUMS` checks them without us
-        encoder.safetensors, embeddings.npz    stay on the machine that trained the run
+        encoder.safetensors, projector.safetensors, embeddings.npz    stay on the machine that trained the run
         umap.csv          coordinates, once drawn
 """
 import hashlib
@@ -179,8 +179,9 @@ def _train(config, path, device, label, bar=True):
         np.savez_compressed(path / "embeddings.npz", **embeddings)
     else:
         metrics = {name: value for name, value in history[-1].items() if name not in ("epoch", "lr")}  # lr: the config's
-    state = {k: v.half() if v.dtype == torch.float32 else v for k, v in method.encoder.state_dict().items()}
-    save_file({k: v.contiguous().cpu() for k, v in state.items()}, path / "encoder.safetensors")
+    _save_weights(method.encoder, path / "encoder.safetensors")
+    if config.method == "moco":                                            # what a student of this encoder learns to match
+        _save_weights(method.query[1], path / "projector.safetensors")
     (path / "config.json").write_text(json.dumps(asdict(config) | {"definition": DEFINITION}, indent=1) + "\n")
     pd.DataFrame(history).to_csv(path / "history.csv", index=False)
     (path / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
@@ -190,6 +191,12 @@ def _train(config, path, device, label, bar=True):
         "train_seconds": round(trained - started, 1), "evaluate_seconds": round(time.time() - trained, 1),
     }, indent=1) + "\n")
     write_sums(path)
+
+
+def _save_weights(module, path):
+    """In float16, half the size."""
+    state = {k: v.half() if v.dtype == torch.float32 else v for k, v in module.state_dict().items()}
+    save_file({k: v.contiguous().cpu() for k, v in state.items()}, path)
 
 
 def umap(run, seed=0):

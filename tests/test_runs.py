@@ -118,7 +118,7 @@ def test_a_run_is_trained_once_and_then_loaded(store, monkeypatch):
 def test_a_run_holds_what_the_docstring_says(stored):
     run = load(runs.folder(tiny(), "toy", stored))
     assert {p.name for p in run.path.iterdir()} == {"config.json", "history.csv", "metrics.json", "provenance.json", "SHA256SUMS",
-                                                    "encoder.safetensors", "embeddings.npz"}
+                                                    "encoder.safetensors", "projector.safetensors", "embeddings.npz"}
     assert json.loads((run.path / "config.json").read_text()) == json.loads(json.dumps(asdict(tiny()) | {"definition": 1}))
     assert run.history.epoch.tolist() == [0, 1, 2] and run.history.loss.notna().tolist() == [False, True, True]
     assert {"commit", "dirty", "torch", "device", "cores", "threads", "epoch_seconds", "train_seconds", "evaluate_seconds",
