@@ -28,3 +28,36 @@ def info_nce(logits):
     when the positive stands out.
     """
     return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))
+
+
+def nt_xent(z0, z1, tau):
+    """NT-Xent of SimCLR (Chen et al. 2020, eq. 1): each of the 2N views must find the other view of its image among 2N - 1.
+
+    z0, z1: (N, D) projections of the two views, normalised in here. Returns (scalar loss, (2N,) bool: found); log(2N - 1) when all
+    views look alike.
+    """
+    z = F.normalize(torch.cat([z0, z1]).float(), dim=1)
+    with torch.autocast(z.device.type, enabled=False):
+        logits = (z @ z.T / tau).fill_diagonal_(-torch.inf)                # (2N, 2N), never a view against itself
+    target = torch.arange(len(z), device=z.device).roll(len(z0))           # view 0 of image i answers view 1 of it
+    return F.cross_entropy(logits, target), logits.argmax(1) == target
+
+
+def seed_logits(student, teacher, queue):
+    """Similarities of SEED (Fang et al. 2021, sec. 3.2): of each image to its own teacher projection (column 0), then to the queue's.
+
+    student, teacher: (N, D) projections of the same views, normalised in here. queue: (K, D) unit rows, earlier images through the
+    teacher. Returns (of the student, of the teacher), (N, 1 + K) cosines each.
+    """
+    student, teacher = F.normalize(student.float(), dim=1), F.normalize(teacher.float(), dim=1)
+    with torch.autocast(student.device.type, enabled=False):
+        return tuple(torch.cat([(z * teacher).sum(1, keepdim=True), z @ queue.float().T], dim=1) for z in (student, teacher))
+
+
+def seed_loss(student, teacher, tau, teacher_tau):
+    """SEED (Fang et al. 2021, eq. 5): cross-entropy of the student's softmax over seed_logits against the teacher's.
+
+    student, teacher: (N, 1 + K) cosines. teacher_tau towards 0 makes the teacher point at the image itself: InfoNCE with its keys.
+    Returns a scalar; log(K + 1) for a student to whom all look alike.
+    """
+    return -(torch.softmax(teacher / teacher_tau, dim=1) * torch.log_softmax(student / tau, dim=1)).sum(1).mean()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lib.losses import info_nce, moco_logits
+from lib.losses import info_nce, moco_logits, nt_xent, seed_logits, seed_loss
 from lib.models import split_batchnorm
 
 
@@ -58,9 +58,69 @@ class MoCo(nn.Module):
     def after_step(self, step):
         """Key parameters follow the query's; this step's keys replace the oldest in the queue."""
         torch._foreach_lerp_(list(self.key.parameters()), list(self.query.parameters()), 1 - self.m)
-        keys = torch.cat(self.new_keys)
-        at = step * len(keys) % len(self.queue)
-        self.queue[at:at + len(keys)] = keys
+        _enqueue(self.queue, torch.cat(self.new_keys), step)
+
+
+class SimCLR(nn.Module):
+    """SimCLR (Chen et al. 2020): the other images of the batch are the negatives; no momentum, no queue."""
+
+    def __init__(self, encoder, projector, tau):
+        super().__init__()
+        self.query, self.tau = nn.Sequential(encoder, projector), tau
+
+    @property
+    def encoder(self):
+        return self.query[0]
+
+    def forward(self, view0, view1, index=None):
+        z0, z1 = self.query(torch.cat([view0, view1])).chunk(2)
+        self.new_keys = [F.normalize(z1.detach().float(), dim=1)]
+        loss, found = nt_xent(z0, z1, self.tau)
+        return loss, found.float().mean()
+
+    def after_step(self, step):
+        pass
+
+
+class SEED(nn.Module):
+    """SEED (Fang et al. 2021): the student's similarities to a queue of the teacher's projections follow the teacher's own.
+
+    teacher: encoder and projector, frozen and always in eval mode. Both see the same view (view0). queue: K of the teacher's
+    projections of earlier images, random at first. tau, teacher_tau: of the two softmaxes.
+    """
+
+    def __init__(self, encoder, projector, teacher, queue, tau=0.2, teacher_tau=0.01, dim=128):
+        super().__init__()
+        self.query = nn.Sequential(encoder, projector)
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.register_buffer("queue", F.normalize(torch.randn(queue, dim), dim=1))
+        self.tau, self.teacher_tau = tau, teacher_tau
+
+    @property
+    def encoder(self):
+        return self.query[0]
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def forward(self, view0, view1=None, index=None):
+        with torch.no_grad():
+            key = F.normalize(self.teacher(view0).float(), dim=1)
+        student, teacher = seed_logits(self.query(view0), key, self.queue)
+        self.new_keys = [key]
+        return seed_loss(student, teacher, self.tau, self.teacher_tau), (student.argmax(1) == 0).float().mean()
+
+    @torch.no_grad()
+    def after_step(self, step):
+        _enqueue(self.queue, self.new_keys[0], step)
+
+
+def _enqueue(queue, keys, step):
+    """Write the keys of `step` over the oldest of the queue, in place."""
+    at = step * len(keys) % len(queue)
+    queue[at:at + len(keys)] = keys
 
 
 class Supervised(nn.Module):

@@ -86,6 +86,7 @@ def run_id(config):
     later, at a default that means "as before", leaves every id as it is."""
     changed = {f.name: getattr(config, f.name) for f in fields(config)
                if f.default is MISSING or getattr(config, f.name) != f.default}
+    changed |= {name: run_id(value) for name, value in changed.items() if isinstance(value, PretrainConfig)}
     return hashlib.sha256(json.dumps([DEFINITION, changed], sort_keys=True).encode()).hexdigest()[:10]
 
 
@@ -95,6 +96,8 @@ def slug(config):
              if name in ("tau", "lr", "epochs") or getattr(config, name) != PretrainConfig.__dataclass_fields__[name].default]
     if config.method == "supervised":                                      # it has no temperature, queue or projector
         shown = [form.format(getattr(config, name)) for name, form in SHOWN.items() if name in ("method", "lr", "epochs")]
+    if config.start:
+        shown.append(f"from-{config.origin}{config.start.epochs}ep")
     if config.epochs == 0:
         shown = ["untrained"]
     return "-".join([config.arch, *shown, f"seed{config.seed}"])
@@ -167,12 +170,43 @@ def run_or_load(config, profile, store=None, device=None, progress="bar"):
     return load(path)                                                      # what a reader will get, checked at once
 
 
+def weights(config, profile, store=None, device=None, progress="bar"):
+    """The folder of a run of `config` that still has its weights: the stored one, else one trained again beside the store.
+
+    Raises ValueError where it has learned nothing, for whoever starts from it or is taught by it would learn nothing either.
+    """
+    store = Path(store or STORE)
+    run = run_or_load(config, profile, store, device, progress)
+    if not (run.path / "encoder.safetensors").is_file():                   # a clone has its numbers alone
+        run = run_or_load(config, profile, store / ".again", device, progress)
+    chance = 1 / len(load_data(config.data, config.limit).classes)
+    if run.metrics["knn_val"] <= 1.2 * chance:
+        raise ValueError(f"{run.name} has learned nothing: kNN (val) {run.metrics['knn_val']:.1%}, chance {chance:.1%}; "
+                         "allowed as a start or a teacher: a run that has")
+    return run.path
+
+
+def _teacher(config, path, size):
+    """Encoder and projector of a run, frozen: images (N, 3, S, S) -> z (N, dim)."""
+    encoder = probe.models.encoder(config.arch, size=size, stem=config.stem, width=config.width)
+    encoder.load_state_dict(load_file(path / "encoder.safetensors"))
+    projector = probe.models.projector(config.projector, encoder.dim, config.dim, bn=config.projector_bn)
+    projector.load_state_dict(load_file(path / "projector.safetensors"))
+    return torch.nn.Sequential(encoder, projector)
+
+
 def _train(config, path, device, label, bar=True):
     data = load_data(config.data, config.limit, device)
+    profile, store, progress = path.parent.name, path.parents[1], ("bar" if bar else "lines") if label else None
+    begin = {}
+    if config.start:
+        begin["start"] = load_file(weights(config.start, profile, store, device, progress) / "encoder.safetensors")
+    if config.teacher:
+        begin["teacher"] = _teacher(config.teacher, weights(config.teacher, profile, store, device, progress), data.size)
     started, monitor = time.time(), probe.monitor(data, config)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    method, history, epoch_seconds = train.pretrain(data, config, monitor, device=device, label=label, bar=bar)
+    method, history, epoch_seconds = train.pretrain(data, config, monitor, device=device, label=label, bar=bar, **begin)
     trained = time.time()
     if config.evaluation == "full":
         metrics, embeddings = probe.evaluate(method.encoder, data, config)
@@ -180,7 +214,7 @@ def _train(config, path, device, label, bar=True):
     else:
         metrics = {name: value for name, value in history[-1].items() if name not in ("epoch", "lr")}  # lr: the config's
     _save_weights(method.encoder, path / "encoder.safetensors")
-    if config.method == "moco":                                            # what a student of this encoder learns to match
+    if config.method != "supervised":                                      # what a student of this encoder learns to match
         _save_weights(method.query[1], path / "projector.safetensors")
     (path / "config.json").write_text(json.dumps(asdict(config) | {"definition": DEFINITION}, indent=1) + "\n")
     pd.DataFrame(history).to_csv(path / "history.csv", index=False)
@@ -270,7 +304,9 @@ def table(*profiles, store=None):
 def tidy(runs):
     """One row per Run: profile, run, every field of its configuration, every metric, commit, device, seconds."""
     return pd.DataFrame([{"profile": run.path.parent.name, "run": run.name, "definition": DEFINITION, **asdict(run.config),
-                          "candidates": run.config.candidates, **run.metrics, "commit": run.provenance["commit"],
+                          "start": run.config.origin, "teacher": run.config.teacher.arch if run.config.teacher else "",
+                          "all_epochs": run.config.all_epochs, "candidates": run.config.candidates,
+                          **run.metrics, "commit": run.provenance["commit"],
                           "device": run.provenance["device"], "seconds": run.provenance["train_seconds"]} for run in runs])
 
 

@@ -21,8 +21,11 @@ from lib.train import PretrainConfig
 CHOSEN = {                                             # encoder -> (peak learning rate, weight decay)
     "mobilenet_v3_small": (2e-3, 0.01), "deit_tiny": (2e-4, 0.01), "mobilenet_v3_large": (2e-3, 0.01), "resnet18": (2e-3, 0.01)}
 SEARCH_LRS = (6e-5, 2e-4, 6e-4, 2e-3, 6e-3, 2e-2)
+FINALISTS = {                                          # encoder -> the two best learning rates of the grid, best first
+    "mobilenet_v3_small": (2e-2, 2e-3), "deit_tiny": (2e-4, 6e-5), "efficientnet_b0": (6e-3, 2e-2), "mobilenet_v3_large": (2e-3, 6e-4),
+    "resnet18": (2e-3, 6e-4)}
 SEARCH_WEIGHT_DECAY = 0.1     # tried at the best learning rate, against the profile's own
-SEARCH_SEED = 100
+SEARCH_SEED, FINAL_SEED = 100, 101
 
 
 @dataclass(frozen=True)
@@ -153,13 +156,18 @@ def widths(name, data=None, archs=None):
 
 
 def search(name, data=None, archs=None):
-    """The search on val, a quarter of the schedule, one seed of its own: six learning rates at the profile's weight decay, then, once
-    CHOSEN holds the best of them, another weight decay at it."""
+    """The search on val, a quarter of the schedule, on seeds of its own and with the same budget for each encoder.
+
+    Six learning rates; the two best again with another seed, for one is a lottery; then another weight decay at the one that is the
+    better on average.
+    """
     start = profile(name).base
-    short = {"epochs": max(1, start.epochs // 4), "seed": SEARCH_SEED, "evaluation": "val"}
-    return [base(name, arch, data, lr=lr, weight_decay=weight_decay, **short) for arch in chosen(name, archs)
-            for lr, weight_decay in [*((lr, start.weight_decay) for lr in SEARCH_LRS),
-                                     *([(CHOSEN[arch][0], SEARCH_WEIGHT_DECAY)] if arch in CHOSEN else [])]]
+    wanted = [(arch, *rest) for arch in chosen(name, archs) for rest in [
+        *((lr, start.weight_decay, SEARCH_SEED) for lr in SEARCH_LRS),
+        *((lr, start.weight_decay, FINAL_SEED) for lr in FINALISTS.get(arch, ())),
+        *([(CHOSEN[arch][0], SEARCH_WEIGHT_DECAY, SEARCH_SEED)] if arch in CHOSEN else [])]]
+    return [base(name, arch, data, lr=lr, weight_decay=weight_decay, seed=seed, epochs=max(1, start.epochs // 4), evaluation="val")
+            for arch, lr, weight_decay, seed in wanted]
 
 
 def plan(name, data=None, archs=None):

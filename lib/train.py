@@ -8,9 +8,9 @@ import torch
 from tqdm import tqdm
 
 from lib import augment, check_name, models
-from lib.methods import MoCo, Supervised
+from lib.methods import SEED, MoCo, SimCLR, Supervised
 
-METHODS = ("moco", "supervised")
+METHODS = ("moco", "simclr", "seed", "supervised")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class PretrainConfig:
     arch: str = "mobilenet_v3_small"  # key of lib.models.ENCODERS
     stem: str = "imagenet"          # imagenet, stride1 or cifar: how soon the encoder shrinks the image
     width: float = 1.0              # channel multiplier of the ResNets
-    method: str = "moco"            # moco, or supervised: the ceiling under the same budget
+    method: str = "moco"            # moco, simclr, seed (distils `teacher`), or supervised: the ceiling under the same budget
     projector: str = "simple"       # paper, baseline: Linear(d, d)-ReLU-Linear(d, 128)
     projector_bn: bool = False      # paper: no BatchNorm in projectors
     dim: int = 128                  # of the projection z
@@ -49,6 +49,9 @@ class PretrainConfig:
     compile: bool = False
     seed: int = 0
     evaluation: str = "full"        # full, or val: a run that chooses hyper-parameters and never touches the test images
+    start: "PretrainConfig | None" = None    # begin with the encoder that this one trained; all else is new
+    teacher: "PretrainConfig | None" = None  # of method seed: the run whose encoder and projector it distils
+    teacher_tau: float = 0.01       # of method seed: the teacher's temperature
 
     def __post_init__(self):
         try:
@@ -56,6 +59,9 @@ class PretrainConfig:
         except (TypeError, ValueError):
             raise ValueError(f"jitter = {self.jitter!r}; allowed: four numbers (brightness, contrast, saturation, hue)") from None
         object.__setattr__(self, "jitter", (brightness, contrast, saturation, hue))
+        for name in ("start", "teacher"):
+            if isinstance(getattr(self, name), dict):                          # as a stored configuration has it
+                object.__setattr__(self, name, PretrainConfig(**getattr(self, name)))
         for f in fields(self):                                             # 1 -> 1.0, so that equal configs have equal ids
             value = getattr(self, f.name)
             if f.type is float and isinstance(value, int) and not isinstance(value, bool):
@@ -70,7 +76,8 @@ class PretrainConfig:
                 ("epochs", ">= 0", lambda x: x >= 0), ("batch_size", ">= 2", lambda x: x >= 2),
                 ("queue", ">= 1", lambda x: x >= 1), ("dim", ">= 1", lambda x: x >= 1),
                 ("bn_splits", ">= 1", lambda x: x >= 1), ("seed", "0 to 2**31 - 1", lambda x: 0 <= x < 2 ** 31),
-                ("tau", "> 0", lambda x: 0 < x < math.inf), ("m", "0 to 1", lambda x: 0 <= x <= 1),
+                ("tau", "> 0", lambda x: 0 < x < math.inf), ("teacher_tau", "> 0", lambda x: 0 < x < math.inf),
+                ("m", "0 to 1", lambda x: 0 <= x <= 1),
                 ("lr", "> 0", lambda x: 0 < x < math.inf), ("weight_decay", ">= 0", lambda x: 0 <= x < math.inf),
                 ("warmup_epochs", "0 to epochs", lambda x: 0 <= x <= max(self.epochs, 0)),
                 ("width", "> 0", lambda x: 0 < x < math.inf), ("limit", "None or >= 2", lambda x: x is None or x >= 2),
@@ -87,15 +94,49 @@ class PretrainConfig:
         if self.batch_size % self.bn_splits or self.batch_size // self.bn_splits < 2:
             raise ValueError(f"bn_splits = {self.bn_splits} does not divide batch_size = {self.batch_size} into groups of "
                              "2 or more; allowed: a divisor of it")
-        if self.method == "moco" and self.queue % self.keys_per_step:
+        self._check_others()
+        if self.method in ("moco", "seed") and self.queue % self.keys_per_step:
             raise ValueError(f"queue = {self.queue} is not a multiple of the {self.keys_per_step} keys of one step "
                              f"(batch_size{' x 2, symmetric' if self.symmetric else ''}); "
                              f"allowed: {max(1, self.queue // self.keys_per_step) * self.keys_per_step}, for instance")
         _ = self.augmentation                                              # validates crop, jitter and probabilities
 
+    def _check_others(self):
+        """Raise ValueError where `start` or `teacher` is not a run that this one can begin with or learn from."""
+        for name in ("start", "teacher"):
+            other = getattr(self, name)
+            if other is not None and not isinstance(other, PretrainConfig):
+                raise ValueError(f"{name} = {other!r}; allowed: None or the PretrainConfig of a run")
+            if other is not None and not other.epochs:
+                raise ValueError(f"{name} = a {other.arch} of 0 epochs, which was never trained; allowed: 1 epoch or more")
+        for same in ("arch", "stem", "width", "standardize"):
+            if self.start and getattr(self.start, same) != getattr(self, same):
+                raise ValueError(f"start = an encoder with {same} = {getattr(self.start, same)!r}, but this run has "
+                                 f"{same} = {getattr(self, same)!r}; allowed: the same")
+        if (self.method == "seed") != (self.teacher is not None):
+            raise ValueError(f"teacher = {self.teacher and self.teacher.arch!r} with method = {self.method!r}; allowed: a run's "
+                             "PretrainConfig with method 'seed', None with any other")
+        if self.teacher and (self.teacher.method != "moco" or self.teacher.dim != self.dim):
+            raise ValueError(f"teacher = a run of method {self.teacher.method!r} with dim = {self.teacher.dim}; allowed: one of "
+                             f"method 'moco', whose projections are known, with dim = {self.dim}")
+
+    @property
+    def origin(self):
+        """Where the first weights come from: random, seed (distilled), self (the same encoder and data before), or another data set."""
+        if self.start is None:
+            return "random"
+        return self.start.method if self.start.method != "moco" else "self" if self.start.data == self.data else self.start.data
+
+    @property
+    def all_epochs(self):
+        """Epochs of this run and of what it started from, so that arms compare at equal length."""
+        return self.epochs + (self.start.all_epochs if self.start else 0)
+
     @property
     def candidates(self):
         """Keys among which the loss looks for the positive; its chance level is the logarithm of this."""
+        if self.method == "simclr":
+            return 2 * self.batch_size - 1
         return 1 + self.queue + (self.batch_size - 1 if self.batch_keys else 0)
 
     @property
@@ -115,7 +156,7 @@ class PretrainConfig:
         if self.epochs and self.batch_size > images:
             raise ValueError(f"batch_size = {self.batch_size} is larger than the {images} training images of {data.name}; "
                              f"allowed: 2 to {images}")
-        if self.method == "moco" and self.epochs and self.queue >= images:
+        if self.method in ("moco", "seed") and self.epochs and self.queue >= images:
             raise ValueError(f"queue = {self.queue} is not below the {images} training images of {data.name}, so it would "
                              f"hold the positives; allowed: below {images}, better below {images // 2}")
 
@@ -127,28 +168,38 @@ def cosine_lr(step, total_steps, warmup_steps, peak):
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, total_steps - warmup_steps)))
 
 
-def build(config, data):
-    """The method of `config` with its initial weights, a function of config and config.seed alone; on the CPU."""
+def build(config, data, start=None, teacher=None):
+    """The method of `config` with its initial weights, a function of config, config.seed and `start` alone; on the CPU.
+
+    start: state dict of the encoder to begin with, weights and BatchNorm statistics; projector, queue and head are new all the same.
+    teacher: of method seed, the frozen module (N, 3, S, S) -> (N, dim).
+    """
     torch.manual_seed(config.seed)
     encoder = models.encoder(config.arch, size=data.size, stem=config.stem, width=config.width)
+    if start is not None:
+        encoder.load_state_dict(start)
     if config.method == "supervised":
         return Supervised(encoder, data.train.labels, len(data.classes))
     projector = models.projector(config.projector, encoder.dim, config.dim, bn=config.projector_bn)
+    if config.method == "simclr":
+        return SimCLR(encoder, projector, config.tau)
+    if config.method == "seed":
+        return SEED(encoder, projector, teacher, config.queue, config.tau, config.teacher_tau, config.dim)
     return MoCo(encoder, projector, config.queue, config.m, config.tau, config.dim, config.symmetric, config.bn_splits,
                 config.batch_keys)
 
 
-def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=None, bar=True):
+def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=None, bar=True, start=None, teacher=None):
     """Train `config` on data.train. Returns (method, history, seconds): one dict and one number per epoch.
 
     monitor(encoder, epoch) -> dict is merged into the epoch's row (epoch 0: before training). stop_after ends early without
     changing the schedule. Every random number is a function of (seed, epoch, image, operation), so two configurations that
-    differ in one thing see the same images, order and crops. label: of the progress bar, or of a line
+    differ in one thing see the same images, order and crops. start, teacher: see `build`. label: of the progress bar, or of a line
     per epoch where bar is False (runs side by side); None shows neither.
     Raises FloatingPointError on a non-finite loss or gradient, RuntimeError on collapsed projections.
     """
     config.check(data)
-    method = build(config, data).to(device)
+    method = build(config, data, start, teacher).to(device)
     if config.channels_last:
         method = method.to(memory_format=torch.channels_last)
     forward = torch.compile(method) if config.compile else method
@@ -205,7 +256,7 @@ def summary(losses, hits, norms, method, epoch):
         raise FloatingPointError(f"the loss or its gradient is not finite in epoch {epoch + 1}, step {bad.nonzero()[0].item()} "
                                  "of it: lower lr, raise tau, or use precision = 'fp32'")
     row = {"loss": losses.mean().item(), "accuracy": torch.stack(hits).mean().item(), "gradient_norm": norms.mean().item()}
-    if isinstance(method, MoCo):
+    if not isinstance(method, Supervised):
         z = torch.cat(method.new_keys)
         row["z_spread"] = (z.std(0).mean() * z.shape[1] ** 0.5).item()     # 1: spread over the sphere; 0: all the same point
         if row["z_spread"] < 1e-3:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lib.losses import info_nce, moco_logits
+from lib.losses import info_nce, moco_logits, nt_xent, seed_logits, seed_loss
 from lib.train import PretrainConfig
 
 
@@ -124,3 +124,50 @@ def test_with_batch_keys_the_chance_level_is_the_logarithm_of_the_candidates():
     config = PretrainConfig(queue=8, batch_size=4, bn_splits=1, batch_keys=True)
     assert float(loss) == pytest.approx(math.log(config.candidates)) == pytest.approx(math.log(4 + 8))
     assert PretrainConfig(queue=65536).candidates == 65537
+
+
+# --- SimCLR and SEED --------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+@pytest.mark.parametrize("tau", [0.1, 0.5])
+def test_nt_xent_is_the_papers_formula(n, tau):
+    z0, z1, _ = projections(n, 1)
+    z = F.normalize(torch.cat([z0, z1]), dim=1).tolist()
+
+    def similarity(a, b):
+        return math.exp(sum(x * y for x, y in zip(a, b, strict=True)) / tau)
+    losses, found = [], []
+    for i in range(2 * n):
+        j = (i + n) % (2 * n)
+        others = {k: similarity(z[i], z[k]) for k in range(2 * n) if k != i}
+        losses.append(-math.log(others[j] / sum(others.values())))
+        found.append(max(others, key=others.get) == j)
+    loss, hit = nt_xent(z0, z1, tau)
+    assert loss.item() == pytest.approx(sum(losses) / len(losses), rel=1e-5) and hit.tolist() == found
+
+
+def test_nt_xent_of_a_collapsed_encoder_is_chance():
+    point = torch.ones(6, 8)
+    assert nt_xent(point, point, 0.2)[0].item() == pytest.approx(math.log(11), rel=1e-5)
+
+
+@pytest.mark.parametrize("tau, teacher_tau", [(0.2, 0.01), (0.2, 0.1), (1.0, 1.0)])
+def test_seed_is_the_papers_formula(tau, teacher_tau):
+    student, teacher, queue = projections(4, 9)
+    entries = [torch.cat([t[None], queue]) for t in F.normalize(teacher, dim=1)]    # its own teacher embedding first
+    expected = 0.0
+    for s, t, entry in zip(F.normalize(student, dim=1), F.normalize(teacher, dim=1), entries, strict=True):
+        aim = [math.exp((t @ e).item() / teacher_tau - 1 / teacher_tau) for e in entry]
+        mine = [math.exp((s @ e).item() / tau) for e in entry]
+        expected -= sum(a / sum(aim) * math.log(m / sum(mine)) for a, m in zip(aim, mine, strict=True)) / 4
+    assert seed_loss(*seed_logits(student, teacher, queue), tau, teacher_tau).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_seed_with_a_cold_teacher_is_info_nce_and_its_minimum_is_the_teachers_entropy():
+    student, teacher, queue = projections(5, 12)
+    logits = seed_logits(student, teacher, queue)
+    assert seed_loss(*logits, 0.2, 1e-4).item() == pytest.approx(info_nce(moco_logits(student, teacher, queue, 0.2)).item(), rel=1e-5)
+    p = torch.softmax(logits[1] / 0.2, dim=1)
+    own = seed_loss(*seed_logits(teacher, teacher, queue), 0.2, 0.2).item()
+    assert own == pytest.approx(-(p * p.log()).sum(1).mean().item(), rel=1e-5)
+    assert seed_loss(*logits, 0.2, 0.2).item() > own

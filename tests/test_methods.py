@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from lib import models
-from lib.losses import info_nce, moco_logits
-from lib.methods import MoCo, Supervised
+from lib.losses import info_nce, moco_logits, nt_xent, seed_logits, seed_loss
+from lib.methods import SEED, MoCo, SimCLR, Supervised
 
 
 class Toy(nn.Module):
@@ -245,3 +245,62 @@ def test_supervised_after_step_changes_nothing():
     before = deepcopy(method.state_dict())
     method.after_step(3)
     assert all(torch.equal(before[name], value) for name, value in method.state_dict().items())
+
+
+# --- SimCLR and SEED --------------------------------------------------------------------------------------------------
+
+def test_simclr_sees_both_views_in_one_batch_and_has_no_momentum():
+    torch.manual_seed(0)
+    net = Normed()
+    method = SimCLR(net, models.projector("simple", 6, 5), tau=0.5)
+    view0, view1 = views()
+    loss, accuracy = method(view0, view1)
+    z = method.query(torch.cat([view0, view1]))
+    assert torch.allclose(loss, nt_xent(z[:8], z[8:], 0.5)[0]) and 0 <= accuracy <= 1
+    assert method.encoder is net and {n.split(".")[0] for n, _ in method.named_parameters()} == {"query"}
+    assert method.new_keys[0].shape == (8, 5) and not method.new_keys[0].requires_grad
+
+
+def seed(queue=24, **kwargs):
+    torch.manual_seed(0)
+    teacher = nn.Sequential(Normed(), models.projector("simple", 6, 5)).train()
+    return SEED(Toy(), models.projector("simple", 6, 5), teacher, queue, dim=5, **kwargs)
+
+
+def test_seed_trains_the_student_and_never_touches_the_teacher():
+    method = seed().train()
+    before = deepcopy(method.teacher.state_dict())
+    assert method.query.training and not method.teacher.training
+    loss, _ = method(*views())
+    loss.backward()
+    assert all(p.grad is not None for p in method.query.parameters()) and all(p.grad is None for p in method.teacher.parameters())
+    method.after_step(0)
+    assert all(torch.equal(v, method.teacher.state_dict()[k]) for k, v in before.items())   # BatchNorm's statistics too
+
+
+def test_seed_shows_both_the_same_view_and_queues_the_teachers_projections():
+    method = seed()
+    view0, view1 = views()
+    loss, _ = method(view0, view1)
+    key = F.normalize(method.teacher(view0), dim=1)
+    student, teacher = seed_logits(method.query(view0), key, method.queue)
+    assert torch.allclose(loss, seed_loss(student, teacher, 0.2, 0.01))
+    for step in (0, 1, 2, 3):
+        method(view0, view1)
+        method.after_step(step)
+        assert torch.allclose(method.queue[step % 3 * 8:][:8], key)
+
+
+def test_a_seed_student_comes_to_agree_with_its_teacher():
+    method = seed(teacher_tau=0.1)
+    view0, _ = views()
+    losses = []
+    for _ in range(60):
+        method.zero_grad()
+        loss, _ = method(view0)
+        loss.backward()
+        move(method, 0.5)
+        losses.append(loss.item())
+    target = torch.softmax(seed_logits(method.teacher(view0), method.teacher(view0), method.queue)[1] / 0.1, dim=1)
+    entropy = -(target * target.log()).sum(1).mean().item()
+    assert entropy - 1e-4 <= losses[-1] < losses[0] - 0.2 * (losses[0] - entropy)

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import tiny
+from safetensors.torch import load_file
 
 from lib import runs, studies, train
 from lib.runs import BrokenRun, load, run_id, run_or_load, slug
@@ -24,7 +25,9 @@ OTHER = {  # one other value for every field
     "projector_bn": True, "dim": 64, "tau": 0.1, "queue": 4096, "m": 0.99, "batch_keys": True, "symmetric": True, "bn_splits": 4,
     "epochs": 100, "batch_size": 512, "optimizer": "adamw", "lr": 0.06, "weight_decay": 5e-4, "warmup_epochs": 1.0, "crop_min": 0.1,
     "jitter": (0.8, 0.8, 0.8, 0.4), "jitter_p": 0.5, "grayscale_p": 0.5, "blur_p": 0.0, "standardize": "image", "precision": "bf16",
-    "channels_last": False, "compile": True, "seed": 1, "evaluation": "val"}
+    "channels_last": False, "compile": True, "seed": 1, "evaluation": "val", "start": PretrainConfig(epochs=2),
+    "teacher": PretrainConfig(arch="resnet50"), "teacher_tau": 0.1}
+NEEDS = {"teacher": {"method": "seed"}}                                        # without which it is refused
 
 
 @pytest.fixture
@@ -71,7 +74,7 @@ def test_the_id_is_the_hash_of_what_differs_from_the_defaults():
 
 def test_every_field_changes_the_id():
     assert set(OTHER) == {f.name for f in fields(PretrainConfig)}
-    ids = [run_id(PretrainConfig()), *(run_id(PretrainConfig(**{name: value})) for name, value in OTHER.items())]
+    ids = [run_id(PretrainConfig()), *(run_id(PretrainConfig(**NEEDS.get(name, {}), **{name: value})) for name, value in OTHER.items())]
     assert len(set(ids)) == len(ids) and all(re.fullmatch("[0-9a-f]{10}", i) for i in ids)
 
 
@@ -88,7 +91,20 @@ def test_slugs_read_as_what_a_person_wants_to_see():
     assert "symmetric" in slug(tiny(symmetric=True)) and "wide" in slug(tiny(projector="wide"))
     assert slug(runs.untrained(tiny(seed=4))) == "resnet18-untrained-seed4"
     for name in {f.name for f in fields(PretrainConfig)}:
-        assert re.fullmatch(r"[A-Za-z0-9._-]+", slug(PretrainConfig(**{name: OTHER[name]})))
+        assert re.fullmatch(r"[A-Za-z0-9._-]+", slug(PretrainConfig(**NEEDS.get(name, {}), **{name: OTHER[name]})))
+
+
+def test_a_start_and_a_teacher_are_part_of_a_run_by_their_ids():
+    begun = PretrainConfig(start=PretrainConfig(epochs=2, seed=7), epochs=198)
+    assert run_id(begun) != run_id(replace(begun, start=PretrainConfig(epochs=2, seed=8))) != run_id(replace(begun, start=None))
+    text = json.dumps([1, {"epochs": 198, "start": run_id(begun.start)}], sort_keys=True)
+    assert run_id(begun) == hashlib.sha256(text.encode()).hexdigest()[:10]
+    assert slug(begun) == "mobilenet_v3_small-tau0.2-lr0.03-198ep-from-self2ep-seed0"
+    assert PretrainConfig(**json.loads(json.dumps(asdict(begun)))) == begun     # as config.json holds it
+    assert (begun.origin, begun.all_epochs) == ("self", 200)
+    taught = PretrainConfig(method="seed", teacher=PretrainConfig(arch="resnet50"), epochs=2)
+    assert slug(taught) == "mobilenet_v3_small-seed-tau0.2-lr0.03-2ep-seed0"
+    assert PretrainConfig(start=taught).origin == "seed" and PretrainConfig(start=PretrainConfig(data="digits")).origin == "digits"
 
 
 def test_untrained_arms_are_shared_by_whatever_only_training_reads():
@@ -96,6 +112,51 @@ def test_untrained_arms_are_shared_by_whatever_only_training_reads():
     assert arms[0] == arms[1] and arms[0].epochs == 0
     for change in ({"seed": 1}, {"width": 0.5}, {"stem": "cifar"}, {"standardize": "imagenet"}, {"limit": 60}, {"data": "digits"}):
         assert runs.untrained(tiny(**change)) != arms[0]
+
+
+# --- a run that begins with another -----------------------------------------------------------------------------------
+
+def distilled(**changes):
+    """(teacher, student, a run that starts from the student)."""
+    teacher = tiny(epochs=1, evaluation="val", seed=5)
+    student = tiny(method="seed", teacher=teacher, epochs=1, evaluation="val")
+    return teacher, student, tiny(start=student, epochs=1, evaluation="val", **changes)
+
+
+def test_start_and_teacher_are_trained_first_and_their_weights_are_what_the_run_begins_with(store, monkeypatch):
+    monkeypatch.setattr(runs, "weights", lambda *a, w=runs.weights, **k: w(*a, **k))
+    seen = {}
+    pretrain = train.pretrain
+    monkeypatch.setattr(train, "pretrain", lambda data, config, *a, **k: seen.update({config: k}) or pretrain(data, config, *a, **k))
+    teacher, student, begun = distilled()
+    run = run_or_load(begun, "toy", progress=False)
+    assert list(seen) == [teacher, student, begun] and run.config == begun
+    assert {c: runs.folder(c, "toy").is_dir() for c in seen} == dict.fromkeys(seen, True)
+    stored = load_file(runs.folder(student, "toy") / "encoder.safetensors")
+    assert all(torch.equal(value, stored[name]) for name, value in seen[begun]["start"].items())
+    x = torch.randn(4, 3, 32, 32)
+    z = seen[student]["teacher"](x)
+    assert z.shape == (4, begun.dim) and not seen[student]["teacher"].training
+    assert runs.tidy([run]).iloc[0][["start", "all_epochs"]].tolist() == ["seed", 2]
+
+
+def test_weights_that_are_not_here_are_trained_again_beside_the_store(store):
+    teacher, _, _ = distilled()
+    run = run_or_load(teacher, "toy", progress=False)
+    (run.path / "encoder.safetensors").unlink()
+    again = runs.weights(teacher, "toy", progress=None)
+    assert again == runs.folder(teacher, "toy", store / ".again") and (again / "projector.safetensors").is_file()
+    assert load(run.path).metrics == run.metrics and not list(runs.paths("toy", store / "toy"))
+
+
+def test_a_teacher_that_has_learned_nothing_is_refused(store, monkeypatch):
+    teacher, student, _ = distilled()
+    path = run_or_load(teacher, "toy", progress=False).path
+    (path / "metrics.json").write_text(json.dumps(json.loads((path / "metrics.json").read_text()) | {"knn_val": 1 / 12}))
+    runs.write_sums(path, "metrics.json")
+    with pytest.raises(ValueError, match="has learned nothing: kNN .val. 8.3%, chance 8.3%"):
+        run_or_load(student, "toy", progress=False)
+    assert not runs.folder(student, "toy").exists()
 
 
 # --- train once, then load --------------------------------------------------------------------------------------------
@@ -265,7 +326,7 @@ def test_the_table_has_one_row_a_run_and_no_column_twice(stored):
     assert len(table) == 2 and table.run.is_unique and (table.profile == "toy").all()
     row = table[table.epochs == 2].iloc[0]
     for name, value in asdict(tiny()).items():
-        assert row[name] == value or row[name] is value, name
+        assert row[name] == {"start": "random", "teacher": ""}.get(name, value) or row[name] is value, name
     metrics = load(runs.folder(tiny(), "toy", stored)).metrics
     assert not set(metrics) & ({f.name for f in fields(PretrainConfig)} | {"profile", "run", "definition", "commit", "device", "seconds"})
     assert all(row[name] == value for name, value in metrics.items())

@@ -49,35 +49,39 @@ def test_all_six_encoders_share_data_schedule_optimiser_and_method():
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_the_search_uses_a_seed_and_images_that_no_study_does(name):
-    assert SEARCH_SEED == 100 and all(c.seed == SEARCH_SEED and c.evaluation == "val" for c in search(name))
-    assert SEARCH_SEED not in {c.seed for c in plan(name)} and not set(search(name)) & set(plan(name))
+    assert {c.seed for c in search(name)} <= {SEARCH_SEED, studies.FINAL_SEED} == {100, 101}
+    assert {c.evaluation for c in search(name)} == {"val"}
+    assert not {SEARCH_SEED, studies.FINAL_SEED} & {c.seed for c in plan(name)} and not set(search(name)) & set(plan(name))
     by = {}
     for c in search(name):
         by.setdefault(c.arch, []).append(c)
     assert set(by) == set(PROFILES[name].encoders)                          # the same, stated budget for each
     for configs in by.values():
-        grid, rest = configs[:len(studies.SEARCH_LRS)], configs[len(studies.SEARCH_LRS):]
-        assert [c.lr for c in grid] == list(studies.SEARCH_LRS)
-        assert len({replace(c, lr=1.0, weight_decay=0.0) for c in configs}) == len({c.weight_decay for c in grid}) == 1
-        assert [(c.lr, c.weight_decay) for c in rest] == [(studies.CHOSEN[c.arch][0], 0.1) for c in rest]
-        assert len(rest) == (configs[0].arch in studies.CHOSEN) and configs[0].epochs <= max(1, PROFILES[name].base.epochs / 4)
+        arch, usual = configs[0].arch, PROFILES[name].base.weight_decay
+        assert [(c.lr, c.weight_decay, c.seed) for c in configs] == [
+            *((lr, usual, 100) for lr in studies.SEARCH_LRS), *((lr, usual, 101) for lr in studies.FINALISTS.get(arch, ())),
+            *((studies.CHOSEN[a][0], 0.1, 100) for a in [arch] if a in studies.CHOSEN)]
+        assert len({replace(c, lr=1.0, weight_decay=0.0, seed=0) for c in configs}) == 1
+        assert configs[0].epochs <= max(1, PROFILES[name].base.epochs / 4)
 
 
 def test_learning_rates_and_weight_decays_are_what_the_search_found_best():
     wanted = search("textures")
     if not all(runs.folder(c, "textures").exists() for c in wanted):
         pytest.skip("the committed search for learning rates is not complete yet")
-    found = {}
-    for config in wanted:
-        knn = runs.load(runs.folder(config, "textures")).metrics["knn_val"]
-        found.setdefault(config.arch, []).append((knn, config.lr, config.weight_decay))
-    assert {arch: lr for arch, (lr, _) in studies.CHOSEN.items()} == {
-        arch: max(score for score in scores if score[2] == studies.TEXTURES.weight_decay)[1] for arch, scores in found.items()}
-    assert studies.CHOSEN == {arch: max(scores)[1:] for arch, scores in found.items()}
+    assert set(studies.CHOSEN) == set(studies.FINALISTS) == set(PROFILES["textures"].encoders)
+    knn = {(c.arch, c.lr, c.weight_decay, c.seed): runs.load(runs.folder(c, "textures")).metrics["knn_val"] for c in wanted}
+    usual = studies.TEXTURES.weight_decay
+    for arch in studies.CHOSEN:
+        grid = sorted(studies.SEARCH_LRS, key=lambda lr: knn[arch, lr, usual, 100], reverse=True)
+        assert studies.FINALISTS[arch] == tuple(grid[:2])
+        lr = max(grid[:2], key=lambda lr: knn[arch, lr, usual, 100] + knn[arch, lr, usual, 101])
+        assert studies.CHOSEN[arch] == (lr, max((usual, 0.1), key=lambda decay: knn[arch, lr, decay, 100]))
 
 
 def test_what_the_search_chose_reaches_every_arm_and_of_the_search_its_second_step_alone(monkeypatch):
     monkeypatch.setattr(studies, "CHOSEN", {})
+    monkeypatch.setattr(studies, "FINALISTS", {})
     before = search("textures")
     monkeypatch.setattr(studies, "CHOSEN", {"resnet18": (0.0123, 0.0456)})
     for configs in (encoders("textures"), supervised("textures"), widths("textures")):

@@ -8,8 +8,8 @@ import torch
 from conftest import tiny
 
 from lib import augment, probe, runs, train
-from lib.methods import MoCo
-from lib.train import PretrainConfig, cosine_lr, pretrain
+from lib.methods import SEED, MoCo, SimCLR
+from lib.train import PretrainConfig, build, cosine_lr, pretrain
 
 # --- schedule ---------------------------------------------------------------------------------------------------------
 
@@ -293,7 +293,7 @@ def test_the_gradient_is_finite_for_every_field_that_a_notebook_varies(textures)
 
 
 def test_the_configuration_covers_every_field_that_json_can_hold():
-    assert {f.type for f in fields(PretrainConfig)} <= {str, int, float, bool, tuple, int | None}
+    assert {f.type for f in fields(PretrainConfig)} <= {str, int, float, bool, tuple, int | None, "PretrainConfig | None"}
 
 
 def test_runs_side_by_side_print_a_line_per_epoch_instead_of_a_bar(textures, capsys):
@@ -302,3 +302,51 @@ def test_runs_side_by_side_print_a_line_per_epoch_instead_of_a_bar(textures, cap
     assert re.findall(r"toy/run: epoch (\d)/2, loss \d+\.\d{3}, [\d,]+ images/s", said.out) == ["1", "2"] and "img" not in said.err
     pretrain(textures, tiny(epochs=1))
     assert capsys.readouterr() == ("", "")
+
+
+# --- starts and teachers ----------------------------------------------------------------------------------------------
+
+SOURCE = tiny(epochs=2)
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"start": replace(SOURCE, arch="mobilenet_v3_small", width=1.0)}, "arch = 'mobilenet_v3_small'"),
+    ({"start": replace(SOURCE, width=0.5)}, "width = 0.5"),
+    ({"start": replace(SOURCE, standardize="imagenet")}, "standardize = 'imagenet'"),
+    ({"start": replace(SOURCE, epochs=0)}, "never trained"), ({"start": "weights.pt"}, "start = 'weights.pt'"),
+    ({"method": "seed"}, "teacher = None with method = 'seed'"), ({"teacher": SOURCE}, "with method = 'moco'"),
+    ({"method": "seed", "teacher": replace(SOURCE, method="supervised")}, "method 'supervised'"),
+    ({"method": "seed", "teacher": replace(SOURCE, dim=16)}, "dim = 16"),
+    ({"method": "seed", "teacher": replace(SOURCE, epochs=0)}, "never trained"), ({"teacher_tau": 0.0}, "teacher_tau = 0.0")])
+def test_a_start_or_a_teacher_that_does_not_fit_is_refused_by_name(changes, words):
+    with pytest.raises(ValueError, match=re.escape(words)) as error:
+        tiny(**changes)
+    assert "allowed" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_start_gives_weights_and_batchnorm_statistics_and_nothing_else(textures):
+    source = pretrain(textures, SOURCE)[0]
+    begun = tiny(start=SOURCE)
+    plain, started = build(tiny(), textures), build(begun, textures, start=source.encoder.state_dict())
+    for name, value in started.encoder.state_dict().items():
+        assert torch.equal(value, source.encoder.state_dict()[name])
+    for (name, one), other in zip(started.state_dict().items(), plain.state_dict().values(), strict=True):
+        if not name.startswith(("query.0.", "key.0.")):                     # projector and queue: new, the same as without a start
+            assert torch.equal(one, other), name
+    assert all(torch.equal(q, k) for q, k in zip(started.query.parameters(), started.key.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("changes", [{"method": "simclr"}, {"method": "seed", "teacher": SOURCE}])
+def test_the_other_methods_see_the_same_images_order_and_crops(textures, monkeypatch, changes):
+    def seen(config, **kwargs):
+        views = []
+        forward = {"moco": MoCo, "simclr": SimCLR, "seed": SEED}[config.method]
+        with monkeypatch.context() as patch:
+            inner = forward.forward
+            patch.setattr(forward, "forward", lambda self, v0, v1, index: views.append((v0, v1, index)) or inner(self, v0, v1, index))
+            history = pretrain(textures, config, **kwargs)[1]
+        assert math.isfinite(history[-1]["loss"]) and history[-1]["z_spread"] > 0
+        return views
+    teacher = torch.nn.Sequential(*build(SOURCE, textures).query) if "teacher" in changes else None
+    for a, b in zip(seen(tiny(epochs=1)), seen(tiny(epochs=1, **changes), teacher=teacher), strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
