@@ -545,23 +545,28 @@ def over_epochs(history, columns, title=""):
 def widths(table, columns, title="", arch="resnet18", reference=models.LARGE):
     """One encoder at several widths: every run a dot, mean and 95 % interval; grey line: the large reference. A panel per column.
 
-    columns: column -> label of the axis. Returns Axes.
+    columns: column -> label of the axis. A panel says how many runs have no such number. Returns Axes.
     """
-    runs = pd.concat([_runs(table, arm, *columns) for arm in ("width", "trained")])
+    runs = pd.concat([_runs(table, arm) for arm in ("width", "trained")])
+    runs = runs.reindex(columns=runs.columns.union(list(columns)))
     part, large = runs[runs.arch == arch], runs[(runs.arch == reference) & (runs.arm == "trained")]
     if part.empty or part.width.nunique() < 2:
         return np.array([_missing(None, f"{title}: {label(arch)} was trained at one width only.")])
     figure, axes = _grid(len(columns), len(columns), 2.7)
     axes = axes[0]
     for ax, (column, name) in zip(axes, columns.items()):
-        ax.plot(part.width, part[column], linestyle="", marker="o", markersize=4, alpha=0.6, color=colour(arch))
-        for width, values in part.groupby("width")[column]:
+        have = part.dropna(subset=column)
+        if len(have) < len(part):
+            ax.text(0.5, 0.03, f"not defined for {len(part) - len(have)} of {len(part)} runs", transform=ax.transAxes, ha="center",
+                    fontsize=7.5, color="0.35")
+        ax.plot(have.width, have[column], linestyle="", marker="o", markersize=4, alpha=0.6, color=colour(arch))
+        for width, values in have.groupby("width")[column]:
             mean, low, high = claims.interval(values)
             ax.plot([width], [mean], marker="_", markersize=13, markeredgewidth=2.2, color=colour(arch))
             ax.plot([width, width], [low, high], color=colour(arch), linewidth=1.4)
-        mean = part.groupby("width")[column].mean()
+        mean = have.groupby("width")[column].mean()
         ax.plot(mean.index, mean, color=colour(arch), linewidth=1.2, label=label(arch))
-        if len(large):
+        if large[column].notna().any():
             ax.axhline(large[column].mean(), color=colour(reference), linewidth=1, label=label(reference))
         ax.set_xscale("log", base=2)
         ax.set_xticks(sorted(part.width.unique()), [f"{w:g}" for w in sorted(part.width.unique())])

@@ -166,12 +166,13 @@ def detectable(row):
 
 
 def percent(values):
-    """Mean in percent, with half the 95 % interval over seeds where there are two or more: "66.3 ± 1.2"."""
+    """Mean in percent, with half the 95 % interval over seeds where there are two or more: "66.3 ± 1.2", at most "± > 50"."""
     values = np.asarray(values, float)
     if not len(values):
         return ""
     mean, low, high = claims.interval(values)
-    return f"{100 * mean:.1f}" + ("" if np.isnan(low) else f" ± {50 * (high - low):.1f}")
+    half = 50 * (high - low)
+    return f"{100 * mean:.1f}" + ("" if np.isnan(half) else f" ± {half:.1f}" if half <= 50 else " ± > 50")
 
 
 def headline(t, profile):

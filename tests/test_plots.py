@@ -177,6 +177,13 @@ def test_widths_draw_every_run_and_the_large_reference(table):
     assert lines_of(axes[0], "resnet50")
 
 
+def test_widths_say_how_many_runs_have_no_such_number(table):
+    gone = (table.arm == "width") & (table.width == 0.25)
+    axes = plots.widths(table.assign(purity=table.homogeneity_k12.mask(gone)), {"purity": "purity", "knn_test": "kNN"})
+    assert [text.get_text() for text in axes[0].texts] == ["not defined for 1 of 5 runs"] and not axes[1].texts
+    assert len(axes[0].lines[0].get_xdata()) == 4 and len(axes[1].lines[0].get_xdata()) == 5
+
+
 def test_over_epochs_has_a_panel_per_number(history):
     axes = plots.over_epochs(history, {"knn_val": "kNN", "homogeneity": "homogeneity"})
     assert [ax.get_ylabel() for ax in axes] == ["kNN", "homogeneity"] and [len(ax.lines) for ax in axes] == [24, 24]

@@ -335,6 +335,11 @@ def test_every_claim_links_to_a_notebook_and_has_a_unit():
         path.name for path in report.NOTEBOOKS.glob("*.ipynb")}
 
 
+def test_percentages_carry_half_their_interval_and_never_more_than_there_is():
+    assert report.percent([]) == "" and report.percent([0.5]) == "50.0" and report.percent([0.5, 0.6, 0.7]) == "60.0 ± 24.8"
+    assert report.percent([0.2, 0.6]) == "40.0 ± > 50"
+
+
 def test_effects_are_shown_in_points_with_their_interval():
     row = pd.Series({"claim": "pretext_learned/resnet18", "effect": 0.1234, "low": 0.1, "high": 0.15})
     assert report.effect(row) == ("+12.3 points", "[+10.0, +15.0]")
