@@ -23,6 +23,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STANDARDIZE = ("image", "imagenet")
 STD_EPSILON = 1e-5  # added to an image's standard deviation: a constant image becomes zero
 CROP_TRIES = 10  # candidates per crop, torchvision's number
+HIDE_GRIDS = (4, 8, 16)  # patches a side of Hide-and-Seek, one drawn per image; 56, 28 and 14 pixels at 224
 ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # (24, 4): operation at each step of the jitter
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
@@ -33,7 +34,7 @@ class Augmentation:
 
     crop, ratio:        lowest and highest share of the image's area, and width / height, of the cropped box.
     brightness, contrast, saturation: factor from U[max(0, 1 - b), 1 + b];  hue: shift in turns from U[-hue, hue].
-    *_p:                probability of jitter, greyscale, blur, flip.
+    *_p:                probability of jitter, greyscale, blur, flip; of each patch to be hidden (`hide`).
     blur_sigma:         lowest and highest standard deviation in pixels; the kernel is cut at `blur_radius`.
     standardize:        "image": minus the image's mean, divided by its deviation; "imagenet": ImageNet's, per channel.
     """
@@ -49,6 +50,7 @@ class Augmentation:
     blur_p: float = 0.5
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     flip_p: float = 0.5
+    hide_p: float = 0.0
     standardize: str = "image"
 
     def __post_init__(self):
@@ -138,15 +140,20 @@ def draw(index, augmentation: Augmentation, height: int, width: int, seed: int, 
     """Each image's parameters, as CPU tensors. All numbers are drawn, whether or not an operation is on.
 
     box: four of (N,) int64 (top, left, height, width);  flip, jittered, gray, blurred: (N,) bool;
-    factors: (N, 4) of brightness, contrast, saturation, hue;  order: (N, 4), which comes at each step;  sigma: (N,).
+    factors: (N, 4) of brightness, contrast, saturation, hue;  order: (N, 4), which comes at each step;  sigma: (N,);
+    where hide_p > 0 also grid: (N,) patches a side;  hidden: (N, 16, 16) bool.
     """
     a = augmentation
-    u = keyed_uniform(torch.as_tensor(index, device="cpu"), 2 * CROP_TRIES + 12, seed, epoch, stream).double()
+    used = 2 * CROP_TRIES + 12
+    numbers = keyed_uniform(torch.as_tensor(index, device="cpu"), used + (1 + 16 * 16 if a.hide_p else 0), seed, epoch, stream)
+    u, rest = numbers[:, :used].double(), numbers[:, used:]
     area = _between(u[:, :CROP_TRIES], *a.crop)
     aspect = _between(u[:, CROP_TRIES : 2 * CROP_TRIES], *map(math.log, a.ratio)).exp()
     vertical, horizontal, flip, jittered, *factors, order, gray, blurred, sigma = u[:, 2 * CROP_TRIES :].unbind(1)
     limits = [(max(0.0, 1 - s), 1 + s) for s in (a.brightness, a.contrast, a.saturation)] + [(-a.hue, a.hue)]
-    return {
+    hide = {"grid": torch.tensor(HIDE_GRIDS)[(rest[:, 0] * len(HIDE_GRIDS)).long()],
+            "hidden": rest[:, 1:].view(-1, 16, 16) < a.hide_p} if a.hide_p else {}
+    return hide | {
         "box": boxes(area, aspect, vertical, horizontal, height, width, a.ratio),
         "flip": flip < a.flip_p,
         "jittered": jittered < a.jitter_p,
@@ -270,6 +277,14 @@ def jitter(images, factors, order):
     return torch.empty_like(images).index_copy_(0, rank, images)
 
 
+def hide(images, grid, hidden):
+    """Hide-and-Seek (Singh & Lee 2017): patches of the image get its mean colour. grid: (N,) patches a side, hidden: (N, 16, 16)."""
+    *_, height, width = images.shape
+    rows, columns = (torch.arange(side) * grid[:, None] // side for side in (height, width))     # (N, side): the patch of a pixel
+    mask = hidden[torch.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return torch.where(_to(mask, images.device)[:, None], images.mean(dim=(2, 3), keepdim=True), images)
+
+
 def blur_radius(side: int) -> int:
     """Kernels have 2 * radius + 1 pixels, a tenth of the image's side and at least 3: 3 at 32 px, 9 at 96, 23 at 224.
 
@@ -348,6 +363,8 @@ def view(images, index, augmentation: Augmentation, seed: int, epoch: int, strea
         pixels = _where(drawn["jittered"], pixels, jitter, drawn["factors"], drawn["order"])
         pixels = _where(drawn["gray"], pixels, grayscale)
         pixels = _where(drawn["blurred"], pixels, gaussian_blur, drawn["sigma"])
+        if augmentation.hide_p:
+            pixels = hide(pixels, drawn["grid"], drawn["hidden"])
         return standardized(pixels, augmentation.standardize)
 
 

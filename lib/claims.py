@@ -316,7 +316,7 @@ def _same(t, like, columns):
 # what the runs of one arm share; not learning rate, weight decay and precision, which are chosen per encoder
 RECIPE = ["start", "data", "limit", "stem", "tau", "queue", "batch_keys", "m", "projector", "projector_bn", "dim", "symmetric", "bn_splits",
           "all_epochs", "batch_size", "optimizer", "warmup_epochs", "crop_min", "jitter", "jitter_p", "grayscale_p",
-          "blur_p", "standardize"]
+          "blur_p", "hide_p", "smoothing", "standardize"]
 
 
 def _candidates(t):

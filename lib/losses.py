@@ -21,13 +21,24 @@ def moco_logits(query, key, queue, tau, batch_keys=False):
     return torch.cat([positive, negatives], dim=1) / tau
 
 
-def info_nce(logits):
+def info_nce(logits, smoothing=0.0, neighbours=None):
     """InfoNCE of MoCo (He et al. 2020, eq. 1): cross-entropy of (N, 1 + K) logits whose column 0 is the positive.
 
+    smoothing in [0, 1): the share of the label that goes, in equal parts, to the columns `neighbours` (N, k), those most like the
+    key: smoothed InfoNCE, after Lin et al. 2022 (arXiv 2212.07158), whose exact weights are not known to us.
     Returns a scalar; log(number of candidates), such as log(K + 1), when every candidate looks alike (chance), towards 0
     when the positive stands out.
     """
-    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))
+    if not smoothing:
+        return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))
+    log_p = torch.log_softmax(logits, dim=1)
+    return -((1 - smoothing) * log_p[:, 0] + smoothing * log_p.gather(1, neighbours).mean(1)).mean()
+
+
+def nearest_keys(key, queue, k):
+    """Columns of moco_logits' negatives in the queue that are most like the positive key: (N, D), (K, D) -> (N, k), the queue from 1 on."""
+    with torch.autocast(key.device.type, enabled=False):
+        return 1 + (F.normalize(key.float(), dim=1) @ queue.float().T).topk(k, dim=1).indices
 
 
 def nt_xent(z0, z1, tau):

@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lib.losses import info_nce, moco_logits, nt_xent, seed_logits, seed_loss
+from lib.losses import info_nce, moco_logits, nearest_keys, nt_xent, seed_logits, seed_loss
 from lib.models import split_batchnorm
+
+NEIGHBOURS = 5   # keys that share the smoothed label
 
 
 class MoCo(nn.Module):
@@ -21,16 +23,19 @@ class MoCo(nn.Module):
     bn_splits: BatchNorm sees the batch in that many groups, and the key's groups are other images than the query's; this is what
     shuffled BatchNorm over that many GPUs does, so that batch statistics do not give the positive away. The loop draws batches
     at random, so dealing the images out in turn is as random a regrouping as a drawn one.
-    batch_keys: the other keys of the batch are negatives too (lib.losses.moco_logits says what for; the paper: no).
+    batch_keys: the other keys of the batch are negatives too (lib.losses.moco_logits says what for; the paper: no); with them the
+    queue may be empty.
+    smoothing: share of the label that goes to the 5 keys of the queue nearest to the positive one (lib.losses.info_nce).
     """
 
     def __init__(self, encoder, projector, queue, m, tau, dim=128, symmetric=False, bn_splits=1,
-                 batch_keys=False):
+                 batch_keys=False, smoothing=0.0):
         super().__init__()
         self.query = split_batchnorm(nn.Sequential(encoder, projector), bn_splits)
         self.key = deepcopy(self.query).requires_grad_(False)
         self.register_buffer("queue", F.normalize(torch.randn(queue, dim), dim=1))
-        self.m, self.tau, self.symmetric, self.bn_splits, self.batch_keys = m, tau, symmetric, bn_splits, batch_keys
+        self.m, self.tau, self.symmetric, self.bn_splits = m, tau, symmetric, bn_splits
+        self.batch_keys, self.smoothing = batch_keys, smoothing
 
     @property
     def encoder(self):
@@ -49,7 +54,8 @@ class MoCo(nn.Module):
         for query_view, key_view in pairs:
             key = self.keys(key_view)
             logits = moco_logits(self.query(query_view), key, self.queue, self.tau, self.batch_keys)
-            losses.append(info_nce(logits))
+            near = nearest_keys(key, self.queue, min(NEIGHBOURS, len(self.queue))) if self.smoothing else None
+            losses.append(info_nce(logits, self.smoothing, near))
             hits.append((logits[:, :1] > logits[:, 1:]).all(1).float().mean())
             self.new_keys.append(key)
         return sum(losses) / len(losses), sum(hits) / len(hits)
@@ -119,8 +125,9 @@ class SEED(nn.Module):
 
 def _enqueue(queue, keys, step):
     """Write the keys of `step` over the oldest of the queue, in place."""
-    at = step * len(keys) % len(queue)
-    queue[at:at + len(keys)] = keys
+    if len(queue):
+        at = step * len(keys) % len(queue)
+        queue[at:at + len(keys)] = keys
 
 
 class Supervised(nn.Module):

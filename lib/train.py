@@ -27,7 +27,7 @@ class PretrainConfig:
     projector_bn: bool = False      # paper: no BatchNorm in projectors
     dim: int = 128                  # of the projection z
     tau: float = 0.2                # softmax temperature; paper: 0.2 baseline, 0.1 improved
-    queue: int = 65536              # K, number of negatives
+    queue: int = 65536              # K, number of negatives; 0 with batch_keys: those of the batch alone
     batch_keys: bool = False        # the other keys of the batch are negatives too (paper: no)
     m: float = 0.999                # momentum of the key encoder
     symmetric: bool = False         # paper: one query view
@@ -43,6 +43,8 @@ class PretrainConfig:
     jitter_p: float = 0.8
     grayscale_p: float = 0.2
     blur_p: float = 0.5
+    hide_p: float = 0.0             # Hide-and-Seek: each patch is hidden with this probability (paper: tried, left out)
+    smoothing: float = 0.0          # share of the label for the keys nearest to the positive (not in the paper)
     standardize: str = "imagenet"   # pixels: imagenet (the paper) or image (each by its own mean and deviation)
     precision: str = "fp32"         # fp32, or bf16 autocast of the encoders' forward pass
     channels_last: bool = True
@@ -74,7 +76,8 @@ class PretrainConfig:
             models.projector(self.projector, 2)                            # raises on an unknown name
         for name, allowed, ok in [
                 ("epochs", ">= 0", lambda x: x >= 0), ("batch_size", ">= 2", lambda x: x >= 2),
-                ("queue", ">= 1", lambda x: x >= 1), ("dim", ">= 1", lambda x: x >= 1),
+                ("queue", ">= 1, or 0 with batch_keys", lambda x: x >= 1 or x == 0 and self.batch_keys and self.method == "moco"),
+                ("dim", ">= 1", lambda x: x >= 1),
                 ("bn_splits", ">= 1", lambda x: x >= 1), ("seed", "0 to 2**31 - 1", lambda x: 0 <= x < 2 ** 31),
                 ("tau", "> 0", lambda x: 0 < x < math.inf), ("teacher_tau", "> 0", lambda x: 0 < x < math.inf),
                 ("m", "0 to 1", lambda x: 0 <= x <= 1),
@@ -82,7 +85,8 @@ class PretrainConfig:
                 ("warmup_epochs", "0 to epochs", lambda x: 0 <= x <= max(self.epochs, 0)),
                 ("width", "> 0", lambda x: 0 < x < math.inf), ("limit", "None or >= 2", lambda x: x is None or x >= 2),
                 ("crop_min", "above 0, at most 1", lambda x: 0 < x <= 1), *((name, "0 to 1", lambda x: 0 <= x <= 1)
-                                                                       for name in ("jitter_p", "grayscale_p", "blur_p"))]:
+                                                                       for name in ("jitter_p", "grayscale_p", "blur_p", "hide_p")),
+                ("smoothing", "0 to below 1, and 0 with an empty queue", lambda x: 0 <= x < 1 and (self.queue or not x))]:
             value, kind = getattr(self, name), self.__dataclass_fields__[name].type
             right_type = isinstance(value, float) if kind is float else \
                 value is None or isinstance(value, int) and not isinstance(value, bool)
@@ -148,7 +152,8 @@ class PretrainConfig:
         brightness, contrast, saturation, hue = self.jitter
         return augment.Augmentation(crop=(self.crop_min, 1.0), brightness=brightness, contrast=contrast,
                                     saturation=saturation, hue=hue, jitter_p=self.jitter_p,
-                                    grayscale_p=self.grayscale_p, blur_p=self.blur_p, standardize=self.standardize)
+                                    grayscale_p=self.grayscale_p, blur_p=self.blur_p, hide_p=self.hide_p,
+                                    standardize=self.standardize)
 
     def check(self, data):
         """Raise ValueError where this configuration cannot run on `data` (a lib.data.Data)."""
@@ -186,7 +191,7 @@ def build(config, data, start=None, teacher=None):
     if config.method == "seed":
         return SEED(encoder, projector, teacher, config.queue, config.tau, config.teacher_tau, config.dim)
     return MoCo(encoder, projector, config.queue, config.m, config.tau, config.dim, config.symmetric, config.bn_splits,
-                config.batch_keys)
+                config.batch_keys, config.smoothing)
 
 
 def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=None, bar=True, start=None, teacher=None):

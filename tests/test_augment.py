@@ -12,6 +12,7 @@ from scipy import stats
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
 from lib.augment import (
+    HIDE_GRIDS,
     ORDERS,
     Augmentation,
     adjust_brightness,
@@ -330,6 +331,24 @@ def test_an_operation_reaches_all_images_at_probability_one_and_only_its_own_at_
         expected = torch.where(mask.view(-1, 1, 1, 1), operation(plain, d), plain)
         close(view(images, index, augmentation, 0, 0, 0), standardized(expected, "image"))
         assert mask.all() if p == 1 else 5 < mask.sum() < 35
+
+
+@pytest.mark.parametrize("side", [32, 40, 224])
+def test_hidden_patches_get_the_mean_of_the_image_on_a_grid_of_its_own(side):
+    images, index = random_images(60, side, side), torch.arange(60)
+    hiding = dataclasses.replace(OFF, hide_p=0.3)
+    d = draw(index, hiding, side, side, 0, 0, 0)
+    assert set(d["grid"].tolist()) == set(HIDE_GRIDS) and abs(d["hidden"].float().mean() - 0.3) < 0.02
+    result, plain = view(images, index, hiding, 0, 0, 0), images.float() / 255
+    for i in range(12):
+        grid, expected = int(d["grid"][i]), plain[i].clone()
+        for y in range(side):
+            for x in range(side):
+                if d["hidden"][i, y * grid // side, x * grid // side]:
+                    expected[:, y, x] = plain[i].mean((1, 2))
+        close(result[i], standardized(expected[None], "image")[0])
+    nothing = draw(index, OFF, side, side, 0, 0, 0)
+    assert all(torch.equal(d[name], value) for name, value in nothing.items() if name != "box") and "hidden" not in nothing
 
 
 def test_a_view_is_the_operations_one_after_the_other_on_single_images():

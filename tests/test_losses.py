@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lib.losses import info_nce, moco_logits, nt_xent, seed_logits, seed_loss
+from lib.losses import info_nce, moco_logits, nearest_keys, nt_xent, seed_logits, seed_loss
 from lib.train import PretrainConfig
 
 
@@ -171,3 +171,17 @@ def test_seed_with_a_cold_teacher_is_info_nce_and_its_minimum_is_the_teachers_en
     own = seed_loss(*seed_logits(teacher, teacher, queue), 0.2, 0.2).item()
     assert own == pytest.approx(-(p * p.log()).sum(1).mean().item(), rel=1e-5)
     assert seed_loss(*logits, 0.2, 0.2).item() > own
+
+
+# --- smoothed InfoNCE -------------------------------------------------------------------------------------------------
+
+def test_the_smoothed_label_lies_on_the_positive_and_on_the_keys_nearest_to_it():
+    query, key, queue = projections(4, 20)
+    logits, near = moco_logits(query, key, queue, 0.2), nearest_keys(key, queue, 3)
+    for i in range(4):
+        ranked = sorted(range(20), key=lambda j: -F.cosine_similarity(key[i], queue[j], dim=0).item())
+        assert near[i].tolist() == [1 + j for j in ranked[:3]]
+    p = torch.softmax(logits, dim=1)
+    expected = -sum(0.7 * p[i, 0].log() + sum(0.1 * p[i, j].log() for j in near[i]) for i in range(4)) / 4
+    assert info_nce(logits, 0.3, near).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert info_nce(logits, 1e-9, near).item() == pytest.approx(info_nce(logits).item(), rel=1e-6)

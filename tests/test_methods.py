@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lib import models
-from lib.losses import info_nce, moco_logits, nt_xent, seed_logits, seed_loss
+from lib.losses import info_nce, moco_logits, nearest_keys, nt_xent, seed_logits, seed_loss
 from lib.methods import SEED, MoCo, SimCLR, Supervised
 
 
@@ -304,3 +304,23 @@ def test_a_seed_student_comes_to_agree_with_its_teacher():
     target = torch.softmax(seed_logits(method.teacher(view0), method.teacher(view0), method.queue)[1] / 0.1, dim=1)
     entropy = -(target * target.log()).sum(1).mean().item()
     assert entropy - 1e-4 <= losses[-1] < losses[0] - 0.2 * (losses[0] - entropy)
+
+
+# --- fewer negatives and softer labels --------------------------------------------------------------------------------
+
+def test_without_a_queue_the_other_keys_of_the_batch_are_the_negatives():
+    method = moco(queue=0, batch_keys=True)
+    view0, view1 = views()
+    loss, _ = method(view0, view1)
+    q, k = F.normalize(method.query(view0), dim=1), F.normalize(method.key(view1), dim=1)
+    assert torch.allclose(loss, F.cross_entropy(q @ k.T / 0.2, torch.arange(8)), atol=1e-5)   # MoCo v3's loss, one side
+    method.after_step(0)
+    assert method.queue.shape == (0, 5)
+
+
+def test_smoothing_reaches_the_loss():
+    plain, smooth = moco(), moco(smoothing=0.3)
+    view0, view1 = views()
+    logits = moco_logits(smooth.query(view0), smooth.keys(view1), smooth.queue, 0.2)
+    near = nearest_keys(smooth.keys(view1), smooth.queue, 5)
+    assert torch.allclose(smooth(view0, view1)[0], info_nce(logits, 0.3, near)) and smooth(view0, view1)[0] > plain(view0, view1)[0]

@@ -26,7 +26,8 @@ OTHER = {  # one other value for every field
     "epochs": 100, "batch_size": 512, "optimizer": "adamw", "lr": 0.06, "weight_decay": 5e-4, "warmup_epochs": 1.0, "crop_min": 0.1,
     "jitter": (0.8, 0.8, 0.8, 0.4), "jitter_p": 0.5, "grayscale_p": 0.5, "blur_p": 0.0, "standardize": "image", "precision": "bf16",
     "channels_last": False, "compile": True, "seed": 1, "evaluation": "val", "start": PretrainConfig(epochs=2),
-    "teacher": PretrainConfig(arch="resnet50"), "teacher_tau": 0.1}
+    "teacher": PretrainConfig(arch="resnet50"), "teacher_tau": 0.1, "hide_p": 0.5,
+    "smoothing": 0.1}
 NEEDS = {"teacher": {"method": "seed"}}                                        # without which it is refused
 
 
