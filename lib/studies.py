@@ -14,13 +14,13 @@ from difflib import get_close_matches
 import torch
 from joblib import Parallel, delayed
 
-from lib import check_name, models, runs
+from lib import check_name, claims, models, runs
 from lib.train import PretrainConfig
 
 # Chosen by `search` on val with a seed that the study does not use; tests/test_studies.py compares this table with the stored runs.
 CHOSEN = {                                             # encoder -> (peak learning rate, weight decay)
-    "mobilenet_v3_small": (2e-3, 0.01), "deit_tiny": (2e-4, 0.1), "efficientnet_b0": (6e-3, 0.01), "mobilenet_v3_large": (6e-4, 0.01),
-    "resnet18": (2e-3, 0.01)}
+    "mobilenet_v3_small": (2e-3, 0.01), "deit_tiny": (2e-4, 0.1), "efficientnet_b0": (6e-3, 0.01), "mobilenet_v3_large": (6e-4, 0.1),
+    "resnet18": (6e-4, 0.01)}
 SEARCH_LRS = (6e-5, 2e-4, 6e-4, 2e-3, 6e-3, 2e-2)
 FINALISTS = {                                          # encoder -> the two best learning rates of the grid, best first
     "mobilenet_v3_small": (2e-2, 2e-3), "deit_tiny": (2e-4, 6e-5), "efficientnet_b0": (6e-3, 2e-2), "mobilenet_v3_large": (2e-3, 6e-4),
@@ -40,6 +40,9 @@ class Profile:
     ceilings: tuple | None = None                      # encoders trained with labels too; None: all
     widths: tuple = (0.25, 0.5, 2.0)                   # of ResNet-18; 1.0 is in the table anyway
     extra: dict = field(default_factory=dict)          # arch -> fields that differ (with the reason beside it)
+    remedied: tuple = claims.REMEDIED                  # encoders on which remedies are tried one at a time
+    queues: tuple = (128, 512, 2048)                   # lengths of the queue that are tried
+    sweeps: bool = True                                # False: of each remedy the arm that its claim names, with one seed
 
 
 # A short schedule on a small set, chosen on val with MobileNetV3-Small and a seed that the study does not use. AdamW: SGD was much
@@ -58,22 +61,24 @@ FASTER = {arch: {"precision": "bf16"} for arch in ("resnet18", "resnet50", "deit
 PROFILES = {
     # tests: all notebooks in minutes; numbers mean nothing
     "smoke": Profile(replace(TEXTURES, limit=512, epochs=2, batch_size=64, queue=128),
-                     encoders=("mobilenet_v3_small", "resnet18", "resnet50"), seeds=1, seeds_of={}, widths=(0.25,)),
+                     encoders=("mobilenet_v3_small", "resnet18", "resnet50"), seeds=1, seeds_of={}, widths=(0.25,),
+                     remedied=("mobilenet_v3_small",), queues=(64, 128), sweeps=False),
     # a reader's own machine, within `make report`
     "quick": Profile(replace(TEXTURES, epochs=5), encoders=("mobilenet_v3_small", "resnet18", "resnet50"),
                      seeds=1, seeds_of={"mobilenet_v3_small": 2, "resnet18": 2}, ceilings=("mobilenet_v3_small",), widths=(),
-                     extra=FASTER),
+                     extra=FASTER, remedied=("mobilenet_v3_small",), queues=(128, 2048), sweeps=False),
     # the controlled study
     "textures": Profile(TEXTURES, extra=FASTER),
     # photographs without a GPU: more resolution than the ImageNet stem leaves, or ResNet-18 stays at its untrained kNN
     "cifar10_subset": Profile(replace(TEXTURES, data="cifar10_jpeg", limit=10_000, stem="stride1", epochs=20),
-                              encoders=("mobilenet_v3_small", "resnet18"), seeds=1, seeds_of={}, widths=()),
+                              encoders=("mobilenet_v3_small", "resnet18"), seeds=1, seeds_of={}, widths=(), sweeps=False),
     # photographs with one GPU: the settings of the MoCo authors' CIFAR-10 notebook, with the paper's projector and blur
     "cifar10": Profile(replace(TEXTURES, data="cifar10", stem="cifar", queue=4096, batch_keys=False, bn_splits=8, epochs=200,
                                batch_size=512, optimizer="sgd", lr=0.06, weight_decay=5e-4, tau=0.1, standardize="imagenet",
-                               precision="bf16", blur_p=0.0, crop_min=0.08)),
+                               precision="bf16", blur_p=0.0, crop_min=0.08), queues=(1024, 4096, 16384)),
     # the paper's own scale and recipe
-    "imagenet": Profile(PretrainConfig(data="folder:imagenet", precision="bf16"), seeds=1, seeds_of={}, widths=()),
+    "imagenet": Profile(PretrainConfig(data="folder:imagenet", precision="bf16"), seeds=1, seeds_of={}, widths=(),
+                        queues=(1024, 4096, 16384, 65536)),
 }
 
 
@@ -171,8 +176,156 @@ def search(name, data=None, archs=None):
             for arch, lr, weight_decay, seed in wanted]
 
 
+# ---- the remedies: notebooks 03 to 08 ----
+
+TAUS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+STRENGTHS = (0.25, 1.0, 1.5)        # of the colours, the official code's --cj; the paper's recipe is 1.0 with greyscale 0.5
+PROJECTORS = ("linear", "simple", "wide", "deep", "dropout", "mlp4096")
+STARTED = 2                              # epochs of the whole that a start takes, as in the official script of MobileNetV3-Large
+PAPERS = claims.COOLER | claims.STRONGER | claims.WIDER
+PLAIN = {"crop_min": 1.0, "jitter_p": 0.0, "grayscale_p": 0.0, "blur_p": 0.0}     # no augmentation; a component alone departs from it
+
+
+def colours(strength):
+    """Colour jitter of one strength c, as the official code has it: (0.8 c, 0.8 c, 0.8 c, min(0.5, 0.4 c))."""
+    return {"jitter": (0.8 * strength,) * 3 + (min(0.5, 0.4 * strength),)}
+
+
+def remedied(name, archs=None):
+    """The encoders of a remedy's notebook: those asked for, else those of the profile."""
+    return chosen(name, archs) if archs else profile(name).remedied
+
+
+def swept(parameter, values):
+    """`values` as a tuple. Raises ValueError, naming the notebook's parameter, where there is none or one comes twice."""
+    values = tuple(values)
+    twice = [value for i, value in enumerate(values) if value in values[:i]]
+    if not values or twice:
+        raise ValueError(f"{parameter} = {list(values)!r}; allowed: one value or more, each once")
+    return values
+
+
+def tried(name, changes, data=None, archs=None):
+    """Arms that depart from the baseline in each of `changes` (dicts of fields). Where a claim rests on the arm (lib.claims.REMEDIES)
+    every seed of its encoder, else two; where a profile sweeps nothing, one."""
+    p, found = profile(name), []
+    queue = {"queue": max(p.queues)}
+    judged = [{}, queue, *(remedy.changes for remedy in claims.REMEDIES)]
+    for arch in remedied(name, archs):
+        standard = base(name, arch, data)
+        for change in changes:
+            departs = {key: value for key, value in change.items() if getattr(standard, key) != value}
+            few = 2 if p.sweeps else 1
+            some = seeds(name, arch) if departs in judged and (p.sweeps or not departs) else seeds(name, arch)[:few]
+            found += [replace(standard, seed=seed, **departs) for seed in some]
+    return list(dict.fromkeys(found))
+
+
+def temperature(name, data=None, archs=None, taus=None):
+    """Notebook 03: the temperature, all else equal, the learning rate too."""
+    taus = TAUS if taus is None and profile(name).sweeps else (0.1,) if taus is None else swept("taus", taus)
+    return tried(name, [{}, *({"tau": tau} for tau in taus)], data, archs)
+
+
+def negatives(name, data=None, archs=None, queues=None):
+    """Notebook 04: the length of the queue at two temperatures; none at all (keys of the batch alone); SimCLR; and the longest queue
+    the other way round about the keys of the batch."""
+    p = profile(name)
+    longest = max(p.queues)
+    if queues is None and not p.sweeps:
+        return tried(name, [{}, {"queue": longest}], data, archs)
+    queues = p.queues if queues is None else swept("queues", queues)
+    changes = [{}, *({"queue": queue} for queue in queues), *({"queue": queue, "tau": 0.1} for queue in queues),
+               {"queue": 0, "batch_keys": True}, {"method": "simclr"}, {"queue": longest, "batch_keys": not p.base.batch_keys}]
+    return tried(name, changes, data, archs)
+
+
+def augmentation(name, data=None, archs=None, strengths=None):
+    """Notebook 05: the colours' strength, each component alone, the paper's recipe, Hide-and-Seek, none; the same with a tint."""
+    if strengths is None and not profile(name).sweeps:
+        return tried(name, [{}, claims.STRONGER], data, archs)
+    strengths = STRENGTHS if strengths is None else swept("strengths", strengths)
+    standard = base(name, remedied(name, archs)[0], data)
+    alone = [PLAIN | {key: getattr(standard, key)} for key in PLAIN]
+    found = tried(name, [{}, claims.STRONGER, *map(colours, strengths), PLAIN, *alone, {"hide_p": 0.5}], data, archs)
+    if standard.data == "textures":                                        # does stronger augmentation cure a shortcut by colour?
+        found += tried(name, [{}, claims.STRONGER, {"jitter_p": 0.0, "grayscale_p": 0.0}], "textures:tint=0.5", archs)
+    return found
+
+
+def begun(config, kind, name):
+    """`config` with its first epochs spent on a start: "self", the same encoder by the baseline; "seed", distilled from the reference.
+
+    Encoder and its BatchNorm statistics are carried over; projector, queue, optimiser and schedule are new. Epochs in all: the same.
+    """
+    check_name("start", kind, ("random", "self", "seed"))
+    if kind == "random" or config.epochs <= STARTED:
+        return config
+    first = replace(base(name, config.arch, config.data, seed=config.seed), epochs=STARTED, evaluation="val")
+    return replace(config, start=distilled(first, name) if kind == "seed" else first, epochs=config.epochs - STARTED)
+
+
+def distilled(config, name):
+    """`config` as SEED's student of the profile's reference (its seed 0). The teacher is frozen, so its queue may be long."""
+    teacher = base(name, models.LARGE, config.data, seed=0)
+    return replace(config, method="seed", teacher=teacher, batch_keys=False, tau=0.2, queue=max(profile(name).queues))
+
+
+def light(config):
+    """light-moco's recipe (Lin et al. 2022) in our terms: wider projector, lower temperature, both views as queries, smoothed labels."""
+    queue = -(-config.queue // (2 * config.batch_size)) * 2 * config.batch_size
+    return replace(config, projector="mlp2048", tau=0.1, symmetric=True, queue=queue, smoothing=0.1)
+
+
+def initialization(name, data=None, archs=None, starts=None):
+    """Notebook 06: where the first weights come from, at equal epochs in all."""
+    starts = swept("starts", ("random", "self") + ("seed",) * profile(name).sweeps if starts is None else starts)
+    standard = tried(name, [{}], data, archs)
+    few = [c for c in standard if profile(name).sweeps or c.seed == 0]
+    return list(dict.fromkeys([*standard, *(begun(c, kind, name) for kind in starts for c in few)]))
+
+
+def projectors(name, data=None, archs=None, kinds=None):
+    """Notebook 07: the projector's depth, width and dropout; with BatchNorm too."""
+    if kinds is None and not profile(name).sweeps:
+        return tried(name, [{}, claims.WIDER], data, archs)
+    kinds = PROJECTORS if kinds is None else swept("kinds", kinds)
+    return tried(name, [{}, *({"projector": kind} for kind in kinds),
+                        *({"projector": kind, "projector_bn": True} for kind in kinds if kind in ("simple", "wide", "deep"))], data, archs)
+
+
+def improved(name, data=None, archs=None):
+    """Notebook 08: the paper's remedies together, with the SEED start and without, against the baseline, SEED alone and light-moco, all
+    at equal epochs; twice the epochs; and on the encoders of the remedies each one left out."""
+    p = profile(name)
+    few = remedied(name, archs)
+    if not p.sweeps:
+        return tried(name, [{}, PAPERS], data, archs)
+    small = [arch for arch in chosen(name, archs) if arch != models.LARGE]
+    standard = [base(name, arch, data, seed=seed) for arch in small for seed in seeds(name, arch)]
+    papers = [replace(c, **PAPERS) for c in standard]
+    first = [c for c in standard if c.seed == 0]
+    without = [replace(c, **{key: getattr(c, key) for key in left}, **{k: v for k, v in PAPERS.items() if k not in left})
+               for left in (claims.COOLER, claims.STRONGER, claims.WIDER) for c in standard if c.arch in few and c.seed < 2]
+    return list(dict.fromkeys([
+        *standard, *(begun(c, "seed", name) for c in papers), *papers, *(begun(c, "seed", name) for c in without),
+        *(distilled(c, name) for c in first), *(light(c) for c in first), *(replace(c, epochs=2 * c.epochs) for c in first),
+        *(begun(replace(c, **PAPERS, epochs=2 * c.epochs), "seed", name) for c in first)]))
+
+
+def remedies(name, data=None, archs=None):
+    """Everything that notebooks 03 to 08 train, one seed of everything before the next of any, what claims rest on first."""
+    arms = [c for study in (initialization, temperature, augmentation, projectors, negatives, improved) for c in study(name, data, archs)]
+    return sorted(dict.fromkeys(arms), key=lambda c: c.seed)
+
+
 def plan(name, data=None, archs=None):
     """Everything that a profile trains, of `archs` if they are given, in the order in which it is worth most."""
+    return list(dict.fromkeys([*observations(name, data, archs), *remedies(name, data, archs)]))
+
+
+def observations(name, data=None, archs=None):
+    """Everything that notebooks 01 and 02 train, in the order in which it is worth most."""
     arms = encoders(name, data, archs)
     by_seed = [[c for c in arms if c.seed == seed] for seed in sorted({c.seed for c in arms})]
     wanted = [*pixels(name, data), *untrained(by_seed[0]), *by_seed[0], *supervised(name, data, archs)]
@@ -181,29 +334,30 @@ def plan(name, data=None, archs=None):
     return list(dict.fromkeys([*wanted, *untrained(widths(name, data, archs)), *widths(name, data, archs)]))
 
 
-def stored(name, data=None):
-    """The runs of a profile's plan that are stored, in the plan's order: what tables and ledger rest on."""
-    return [runs.load(path) for c in plan(name, data) if (path := runs.folder(c, name)).exists()]
+def stored(name, data=None, study=plan):
+    """The runs of a study of a profile that are stored, in its order: what tables and ledger rest on."""
+    return [runs.load(path) for c in study(name, data) if (path := runs.folder(c, name)).exists()]
 
 
-def gather(name, configs, train=True):
-    """What a notebook compares: {profile: [Run]}, the runs of `configs` in profile `name` and what is stored of each committed one.
+def gather(name, configs, train=True, study=observations):
+    """What a notebook compares: {profile: [Run]}, the runs of `configs` in profile `name` and what is stored of the same `study` (one
+    of the functions above) of each committed profile.
 
     train=False leaves out what is not stored yet instead of training it.
     """
     mine = [c for c in dict.fromkeys(configs) if train or runs.folder(c, name).exists()]
-    found = {name: [runs.run_or_load(c, name) for c in mine]} | {other: stored(other) for other in COMMITTED if other != name}
+    found = {name: [runs.run_or_load(c, name) for c in mine]} | {other: stored(other, study=study) for other in COMMITTED if other != name}
     return {p: some for p, some in found.items() if some}
 
 
-def compared(name, configs, train=True):
+def compared(name, configs, train=True, study=observations):
     """What the figures of a notebook are drawn from: (loaded, table, tables, history, figures).
 
     loaded: `gather`'s {profile: [Run]}; table: a row per run, with its arm; tables: {profile: its part of table}; history: a row
     per epoch of the trained arms; figures: {profile: title} of the profiles to draw, the notebook's own and textures.
     """
     from lib import plots  # not at the top: training does without matplotlib
-    loaded = gather(name, configs, train)
+    loaded = gather(name, configs, train, study)
     table = plots.arms(runs.tidy(run for found in loaded.values() for run in found))
     tables = dict(tuple(table.groupby("profile", sort=False)))
     history = runs.histories(run for found in loaded.values() for run in found)
@@ -250,14 +404,16 @@ def main(argv=None):
     parser.add_argument("--profile", default="quick", help=f"one of {', '.join(PROFILES)}")
     parser.add_argument("--data", help="a data set instead of the profile's, for instance folder:/my/images")
     parser.add_argument("--archs", help="encoders instead of the profile's, for instance resnet18,resnet50")
-    parser.add_argument("--only", choices=("all", "search"), default="all", help="search: the search for learning rates alone")
+    parser.add_argument("--only", choices=("all", "observations", "remedies", "search"), default="all",
+                        help="notebooks 01 and 02, 03 to 08, or the search for learning rates alone")
     parser.add_argument("--match", metavar="TEXT", help="only runs, of the study or the search, whose folder's name contains TEXT")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument("--dry-run", action="store_true", help="print what is missing and train nothing")
     args = parser.parse_args(argv)
     try:
         wanted = search(args.profile, args.data, args.archs) if args.only == "search" or args.match else []
-        wanted += plan(args.profile, args.data, args.archs) if args.only == "all" else []
+        study = {"all": plan, "observations": observations, "remedies": remedies}.get(args.only)
+        wanted += study(args.profile, args.data, args.archs) if study else []
         wanted = [c for c in wanted if (args.match or "") in runs.folder(c, args.profile).name]
     except ValueError as error:
         sys.exit(f"error: {error}")
