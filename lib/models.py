@@ -15,7 +15,7 @@ paper evaluates. A projector maps h to z (N, 128), which only the loss sees. Net
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import pandas as pd
 import torch
@@ -241,6 +241,7 @@ def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+@lru_cache
 def multiply_adds(name: str, size: int = 224, stem: str = "imagenet", width: float = 1.0) -> int:
     """Multiply-adds of one image's forward pass, without a classifier: convolutions and matrix products only."""
     with torch.device("meta"):  # shapes alone

@@ -1,18 +1,19 @@
 import re
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 from conftest import TINY
 
-from lib import models, runs, studies
-from lib.studies import PROFILES, SEARCH_SEED, encoders, main, plan, search, seeds, supervised, untrained, widths
+from lib import claims, models, runs, studies
+from lib.studies import PROFILES, SEARCH_SEED, encoders, main, observations, plan, remedies, search, seeds, supervised, untrained, widths
 
 
 @pytest.fixture
 def toy(monkeypatch, tmp_path, textures):
     """A profile of three runs on the tiny data set (an encoder, itself untrained, and pixels) and an empty store."""
     small = studies.Profile(replace(TINY, epochs=1, width=1.0), encoders=("resnet18",), seeds=1, seeds_of={}, widths=(),
-                            extra={"resnet18": {"width": 0.25}})
+                            extra={"resnet18": {"width": 0.25}}, remedied=(), sweeps=False)
     monkeypatch.setitem(PROFILES, "toy", small)
     monkeypatch.setattr(studies, "supervised", lambda *args: [])
     monkeypatch.setattr(runs, "STORE", tmp_path / "runs")
@@ -30,6 +31,7 @@ def test_every_profile_has_a_plan_whose_runs_are_told_apart(name):
     for arm in encoders(name):
         assert arm in wanted and runs.untrained(arm) in wanted              # "has it learned?" needs both
     assert sum(c.arch == "pixels" for c in wanted) == 1
+    assert set(wanted) == {*observations(name), *remedies(name)} and wanted[:len(observations(name))] == observations(name)
 
 
 @pytest.mark.parametrize("arch", [*models.SMALL, models.LARGE])
@@ -43,7 +45,7 @@ def test_the_controlled_study_has_five_seeds_for_two_encoders_and_three_for_the_
 def test_all_six_encoders_share_data_schedule_optimiser_and_method():
     arms = encoders("textures")
     assert {c.arch for c in arms} == {*models.SMALL, models.LARGE}
-    assert len({replace(c, arch="resnet18", seed=0, lr=1.0, precision="fp32") for c in arms}) == 1
+    assert len({replace(c, arch="resnet18", seed=0, lr=1.0, weight_decay=0.0, precision="fp32") for c in arms}) == 1
     assert all(c.optimizer == "adamw" and c.method == "moco" and c.width == 1.0 for c in arms)
 
 
@@ -114,14 +116,14 @@ def test_another_data_set_reaches_every_run():
 
 
 def test_a_plan_of_some_encoders_trains_these_alone_with_their_ceilings_and_widths():
-    assert {c.arch for c in plan("textures", archs=["deit_tiny"])} == {"deit_tiny", "pixels"}
-    assert set(plan("textures", archs=["deit_tiny"])) <= set(plan("textures"))
-    assert plan("textures", archs="resnet18, deit_tiny") == plan("textures", archs=["resnet18", "deit_tiny"])
-    assert {c.width for c in plan("textures", archs=["resnet18"])} == {0.25, 0.5, 1.0, 2.0}
-    assert set(plan("textures", archs=[])) == set(plan("textures", archs="")) == set(plan("textures"))
-    outside = plan("quick", archs=["efficientnet_b0"])                      # not in the profile
+    assert {c.arch for c in observations("textures", archs=["deit_tiny"])} == {"deit_tiny", "pixels"}
+    assert set(observations("textures", archs=["deit_tiny"])) <= set(observations("textures"))
+    assert observations("textures", archs="resnet18, deit_tiny") == observations("textures", archs=["resnet18", "deit_tiny"])
+    assert {c.width for c in observations("textures", archs=["resnet18"])} == {0.25, 0.5, 1.0, 2.0}
+    assert set(observations("textures", archs=[])) == set(observations("textures", archs="")) == set(observations("textures"))
+    outside = observations("quick", archs=["efficientnet_b0"])                      # not in the profile
     assert {c.arch for c in outside} == {"efficientnet_b0", "pixels"} and all(c.method == "moco" for c in outside)
-    assert {c.arch for c in plan("quick", archs=["mobilenet_v3_small"]) if c.method == "supervised"} == {"mobilenet_v3_small"}
+    assert {c.arch for c in observations("quick", archs=["mobilenet_v3_small"]) if c.method == "supervised"} == {"mobilenet_v3_small"}
 
 
 @pytest.mark.parametrize("call", [plan, search, encoders, supervised, widths])
@@ -160,7 +162,7 @@ def test_known_parameters_and_a_notebooks_own_names_pass():
 
 
 def test_one_seed_of_everything_comes_before_the_second_of_anything():
-    order = [c.seed for c in plan("textures") if c.epochs and c.method == "moco" and c.width == 1.0]
+    order = [c.seed for c in observations("textures") if c.epochs and c.method == "moco" and c.width == 1.0]
     assert order == sorted(order)
 
 
@@ -171,6 +173,77 @@ def test_an_unknown_profile_is_one_sentence_with_the_nearest_name(given, nearest
             call(given)
     with pytest.raises(SystemExit, match=f"error: profile = '{given}'.*{nearest}"):
         main(["--profile", given])
+
+
+# --- remedies ---------------------------------------------------------------------------------------------------------
+
+STUDIES = {"temperature": {"tau"}, "augmentation": {"crop_min", "jitter", "jitter_p", "grayscale_p", "blur_p", "hide_p", "data"},
+           "initialization": {"start", "epochs"}, "projectors": {"projector", "projector_bn"},
+           "negatives": {"queue", "tau", "batch_keys", "method"}}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize("name", ["textures", "cifar10_subset", "quick"])
+def test_a_remedy_changes_exactly_what_it_names_and_lasts_as_long_as_the_baseline(name, study):
+    arms = getattr(studies, study)(name)
+    standard = {(c.arch, c.seed): c for c in encoders(name)}
+    for arm in arms:
+        same = standard[arm.arch, arm.seed]
+        differs = {f for f in same.__dataclass_fields__ if getattr(arm, f) != getattr(same, f)}
+        assert differs <= STUDIES[study] and arm.all_epochs == same.epochs
+    assert {c for c in arms} & set(standard.values()) and {c.arch for c in arms} <= set(PROFILES[name].remedied)
+
+
+def test_where_a_claim_rests_on_an_arm_it_has_every_seed_of_its_encoders_and_the_ledger_finds_it():
+    rows = []
+    for config in plan("textures"):
+        number = int(runs.run_id(config), 16) % 100 / 1000
+        curve = {f"{what}_k{12 * f}": (0.5 + 0.1 * step if what == "homogeneity" else 0.9 - 0.1 * step) + number / 100
+                 for step, f in enumerate((1, 2, 4, 8, 16)) for what in ("homogeneity", "completeness")}
+        metrics = {name: 0.5 + number for name in (
+            "instdisc_dsd_top1_train", "instdisc_dsd_top1_test", "knn_val", "linear_test", "intra_class_d_test", "uniformity_d_test",
+            "intra_class_d_test_centred", "uniformity_d_test_centred")} | {"instances_test": 5000, "classes": 12}
+        rows.append({"profile": "textures", "run": runs.folder(config, "textures").name, "definition": 1, **config.__dict__,
+                     "start": config.origin, "teacher": "", "all_epochs": config.all_epochs} | metrics | curve)
+    ledger = claims.ledger(pd.DataFrame(rows), "textures").set_index("claim")
+    assert claims.NOT_TESTED not in set(ledger.verdict)
+    for remedy in claims.REMEDIES:
+        for arch in remedy.encoders:
+            row = ledger.loc[f"{remedy.name}_helps/{arch}"]
+            assert row.n == len(seeds("textures", arch)) and len(row.runs.split()) == 2 * row.n
+
+
+def test_the_paper_and_each_remedy_left_out_depart_by_one_remedy():
+    arms = [c for c in studies.improved("textures") if c.arch == "resnet18" and c.seed == 0 and c.all_epochs == studies.TEXTURES.epochs]
+    whole = next(c for c in arms if c.origin == "seed" and c.tau == 0.1 and c.projector == "wide" and c.grayscale_p == 0.5)
+    left = [{f for f in whole.__dataclass_fields__ if getattr(c, f) != getattr(whole, f)} for c in arms if c.start == whole.start]
+    assert sorted(map(sorted, left)) == [[], ["grayscale_p", "jitter"], ["projector"], ["tau"]]
+    assert replace(whole, start=None, epochs=whole.all_epochs) in arms
+    assert whole.start.method == "seed" and whole.start.teacher in encoders("textures") and whole.start.evaluation == "val"
+
+
+def test_the_whole_study_stays_within_half_a_day_and_the_readers_own_within_twelve_trainings():
+    assert studies.hours(plan("textures")) <= 12
+    assert sum(c.epochs > 0 for c in plan("quick")) <= 12
+
+
+@pytest.mark.parametrize("study, parameter", [("temperature", "taus"), ("negatives", "queues"), ("augmentation", "strengths"),
+                                              ("initialization", "starts"), ("projectors", "kinds")])
+def test_an_empty_sweep_or_a_value_that_comes_twice_is_refused_by_name(study, parameter):
+    value = {"starts": "self", "kinds": "wide", "queues": 512}.get(parameter, 0.5)
+    for values in ([], [value, value]):
+        with pytest.raises(ValueError, match=rf"^{parameter} = .*allowed: one value or more, each once"):
+            getattr(studies, study)("quick", **{parameter: values})
+    assert len(getattr(studies, study)("quick", **{parameter: [value]})) > 2          # a reader's own value, in a profile without sweeps
+
+
+@pytest.mark.parametrize("study, values, words", [
+    ("temperature", {"taus": [0.1, -1.0]}, "tau = -1.0"), ("negatives", {"queues": [100]}, "queue = 100"),
+    ("initialization", {"starts": ["sead"]}, "did you mean 'seed'"), ("projectors", {"kinds": ["wid"]}, "did you mean 'wide'"),
+    ("augmentation", {"strengths": [-0.5]}, "-0.4")])
+def test_a_value_out_of_range_is_refused_before_anything_is_trained(study, values, words):
+    with pytest.raises(ValueError, match=words):
+        getattr(studies, study)("quick", **values)
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
