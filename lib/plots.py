@@ -108,6 +108,36 @@ def summary(table, columns, scale=100, digits=1):
     return pd.DataFrame(rows, columns=["profile", "encoder", "arm", "seeds", *columns]).set_index(["profile", "encoder", "arm"])
 
 
+def gains(table, column):
+    """How each arm departs from its baseline in a number, seed by seed: a row per run that has a baseline, with the column `gain`.
+
+    An arm's baseline has the same profile, data set, encoder, width and seed, and arm "trained".
+    """
+    same = ["profile", "data", "arch", "width", "seed"]
+    arms, standard = (_runs(table, arm, column)[[*same, "change", column]] for arm in ("remedy", "trained"))
+    both = arms.merge(standard[[*same, column]], on=same, suffixes=("", "_baseline"))
+    return both.assign(gain=both[column] - both[f"{column}_baseline"])
+
+
+def ablation(table, columns, gain="linear_test"):
+    """Mean [95 % interval] of each arm per profile and encoder, the baseline first, in percent; the last column is the gain over the
+    baseline in points, paired by seed. columns: heading -> column, fractions."""
+    rows, won = [], gains(table, gain)
+    table = table[table.arm.isin(["trained", "remedy"])]
+    for (profile, data), part in table.groupby(["profile", "data"], sort=False):
+        for arch in present(part):
+            for change in ["", *dict.fromkeys(c for c in part.change if c)]:
+                t = part[(part.arch == arch) & (part.change == change)]
+                if len(t):
+                    mine = won[(won.profile == profile) & (won.data == data) & (won.arch == arch) & (won.change == change)]
+                    rows.append({"profile": profile, "data": data, "encoder": label(arch), "arm": change or "baseline", "seeds": len(t)}
+                                | {heading: shown(t[c]) if c in t and t[c].notna().any() else "" for heading, c in columns.items()}
+                                | {"gain, points": shown(mine.gain) if len(mine) else ""})
+    out = pd.DataFrame(rows, columns=["profile", "data", "encoder", "arm", "seeds", *columns, "gain, points"])
+    index = ["profile", "data", "encoder", "arm"] if out.data.nunique() > 1 else ["profile", "encoder", "arm"]
+    return out.drop(columns=[] if "data" in index else "data").set_index(index)
+
+
 def verdicts(ledger, *names):
     """Rows of the ledger (claims.ledger) as a reader wants them, for the claims `names`.
 
@@ -576,3 +606,65 @@ def widths(table, columns, title="", arch="resnet18", reference=models.LARGE):
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.suptitle(title, fontsize=9.5, x=0.01, ha="left")
     return axes
+
+
+def sweep(table, x, columns, title="", xlabel=None, baseline=None):
+    """Numbers over the values of one setting, a panel each: every run a dot, lines through the means, bars 95 % intervals.
+
+    x: column of the setting; where it is not a number, values stand side by side. columns: column -> label of the axis. baseline: its
+    value, a dotted line. Returns Axes.
+    """
+    part = pd.concat([_runs(table, arm) for arm in ("trained", "remedy")])
+    values = sorted(part[x].unique()) if len(part) else []
+    if len(values) < 2:
+        return np.array([_missing(None, f"{title}: fewer than two values of {x} were trained.")])
+    number = pd.api.types.is_numeric_dtype(part[x])
+    place = dict(zip(values, values)) if number else {value: i for i, value in enumerate(values)}
+    across = 2 if len(columns) > 1 else 1
+    figure, axes = _grid(len(columns), across, 2.35)
+    for ax, (column, name) in zip(axes.flat, columns.items()):
+        for arch in present(part):
+            mine = part[part.arch == arch].dropna(subset=column)
+            ax.plot([place[v] for v in mine[x]], mine[column], linestyle="", marker="o", markersize=3.5, alpha=0.5, color=colour(arch))
+            means = mine.groupby(x)[column].mean()
+            ax.plot([place[v] for v in means.index], means, color=colour(arch), marker=marker(arch), markersize=4, linewidth=1.4,
+                    label=label(arch))
+            for value, found in mine.groupby(x)[column]:
+                _, low, high = claims.interval(found)
+                if len(found) > 2:                                         # two seeds give an interval as wide as the figure
+                    ax.plot([place[value]] * 2, [low, high], color=colour(arch), linewidth=1.2)
+        if baseline is not None:
+            ax.axvline(place.get(baseline, baseline), **CHANCE)
+        if number and min(values) > 0 and max(values) / min(values) > 8:
+            ax.set_xscale("log", base=2)
+        ax.set_xticks([place[v] for v in values], [f"{v:g}" if number else v for v in values])
+        ax.minorticks_off()
+        ax.set(xlabel=xlabel or x, ylabel=name)
+        _percent(ax.yaxis, column)
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.suptitle(title, fontsize=9.5, x=0.01, ha="left")
+    return axes
+
+
+def changes(table, column, xlabel, ax=None, title="", scale=100):
+    """What each arm gains over its baseline in one number, paired by seed: a row per change and encoder; dots are seeds, bars 95 %
+    intervals. scale: 100 shows fractions as points."""
+    won = gains(table, column)
+    if won.empty:
+        return _missing(ax, f"{title}: no arm beside the baseline is stored.")
+    rows = [(change, arch) for change in dict.fromkeys(won.change) for arch in present(won[won.change == change])]
+    ax = _axes(ax, height=0.9 + 0.23 * len(rows))
+    for y, (change, arch) in enumerate(rows):
+        _row(ax, scale * won[(won.change == change) & (won.arch == arch)].gain.to_numpy(), y, arch)
+    ax.axvline(0, color="0.3", linewidth=1)
+    firsts = [y for y, (change, _) in enumerate(rows) if y == 0 or rows[y - 1][0] != change]
+    ax.set_yticks(firsts, [rows[y][0] for y in firsts])
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    for y in firsts[1:]:
+        ax.axhline(y - 0.5, color="0.9", linewidth=0.8)
+    seen = won.gain.abs().max() * scale * 1.15 + 1e-9
+    ax.set_xlim(-seen, seen)                                               # an interval of two seeds may leave the figure; a dot never
+    ax.set(xlabel=xlabel, title=title)
+    ax.grid(axis="y", visible=False)
+    _beside(ax, [Line2D([], [], linestyle="", marker="o", markersize=4, color=colour(a), label=label(a)) for a in present(won)])
+    return ax

@@ -20,7 +20,7 @@ from lib.train import PretrainConfig
 # Chosen by `search` on val with a seed that the study does not use; tests/test_studies.py compares this table with the stored runs.
 CHOSEN = {                                             # encoder -> (peak learning rate, weight decay)
     "mobilenet_v3_small": (2e-3, 0.01), "deit_tiny": (2e-4, 0.1), "efficientnet_b0": (6e-3, 0.01), "mobilenet_v3_large": (6e-4, 0.1),
-    "resnet18": (6e-4, 0.01)}
+    "resnet18": (6e-4, 0.1)}
 SEARCH_LRS = (6e-5, 2e-4, 6e-4, 2e-3, 6e-3, 2e-2)
 FINALISTS = {                                          # encoder -> the two best learning rates of the grid, best first
     "mobilenet_v3_small": (2e-2, 2e-3), "deit_tiny": (2e-4, 6e-5), "efficientnet_b0": (6e-3, 2e-2), "mobilenet_v3_large": (2e-3, 6e-4),
@@ -313,6 +313,44 @@ def improved(name, data=None, archs=None):
         *(begun(replace(c, **PAPERS, epochs=2 * c.epochs), "seed", name) for c in longer)]))
 
 
+WORDS = {"tau": "temperature {:g}", "queue": "K = {}", "projector": "{} projector", "crop_min": "crops from {:g}",
+         "hide_p": "Hide-and-Seek", "jitter": "jitter {0[0]:g}, hue {0[3]:g}",
+         "jitter_p": "jitter p {:g}", "grayscale_p": "greyscale {:g}", "blur_p": "blur p {:g}",
+         "epochs": "{} epochs", "lr": "learning rate {:g}"}
+METHODS = {"simclr": "SimCLR", "seed": "SEED alone"}
+GROUPS = {"the paper's three": PAPERS, "stronger augmentation": claims.STRONGER, "no augmentation": PLAIN,
+          "no queue": {"queue": 0, "batch_keys": True}} | {
+    f"{name} alone": {key: value for key, value in PLAIN.items() if key != field}
+    for field, name in (("crop_min", "crops"), ("jitter_p", "jitter"), ("grayscale_p", "greyscale"), ("blur_p", "blur"))}
+
+
+def change(config, name):
+    """What an arm of a profile changes of its encoder's baseline, in words; "" for the baseline itself and what is no arm of MoCo."""
+    standard = base(name, config.arch, config.data, seed=config.seed)
+    if config.method == "supervised" or not config.epochs or config.width != standard.width:
+        return ""
+    if config == light(standard):
+        return "light-moco's recipe"
+    if config.method in METHODS:
+        return METHODS[config.method]
+    differs = {f: getattr(config, f) for f in standard.__dataclass_fields__ if getattr(config, f) != getattr(standard, f)}
+    parts = []
+    if config.start:
+        parts.append({"seed": "SEED start", "self": "own start"}.get(config.origin, f"start on {config.origin}"))
+        del differs["start"]
+        if config.all_epochs == standard.epochs:
+            del differs["epochs"]
+        else:
+            differs["epochs"] = config.all_epochs
+    for words, group in GROUPS.items():
+        if group.items() <= {f: getattr(config, f) for f in group}.items() and set(differs) & set(group):
+            parts.append(words)
+            differs = {f: value for f, value in differs.items() if f not in group}
+    flags = {"projector_bn": "BatchNorm in the projector", "batch_keys": "keys of the batch" if config.batch_keys else "queue alone"}
+    parts += [WORDS[f].format(value) if f in WORDS else flags.get(f, f"{f} = {value}") for f, value in differs.items()]
+    return ", ".join(parts)
+
+
 def remedies(name, data=None, archs=None):
     """Everything that notebooks 03 to 08 train, one seed of everything before the next of any, what claims rest on first."""
     arms = [c for study in (initialization, temperature, augmentation, projectors, negatives, improved) for c in study(name, data, archs)]
@@ -353,15 +391,18 @@ def gather(name, configs, train=True, study=observations):
 def compared(name, configs, train=True, study=observations):
     """What the figures of a notebook are drawn from: (loaded, table, tables, history, figures).
 
-    loaded: `gather`'s {profile: [Run]}; table: a row per run, with its arm; tables: {profile: its part of table}; history: a row
+    loaded: `gather`'s {profile: [Run]}; table: a row per run, with its arm (`remedy` where it departs from the baseline) and `change`,
+    what it departs in; tables: {profile: its part of table}; history: a row
     per epoch of the trained arms; figures: {profile: title} of the profiles to draw, the notebook's own and textures.
     """
     from lib import plots  # not at the top: training does without matplotlib
     loaded = gather(name, configs, train, study)
     table = plots.arms(runs.tidy(run for found in loaded.values() for run in found))
+    changes = [change(run.config, p) for p, found in loaded.items() for run in found]
+    table = table.assign(change=changes, arm=[("remedy" if c else arm) if arm == "trained" else arm for c, arm in zip(changes, table.arm)])
     tables = dict(tuple(table.groupby("profile", sort=False)))
     history = runs.histories(run for found in loaded.values() for run in found)
-    history = history[history.run.isin(table[table.arm == "trained"].run)]
+    history = history[history.run.isin(table[table.arm.isin(["trained", "remedy"])].run)].merge(table[["profile", "run", "change"]])
     figures = {p: f"{p}: {t.data.iloc[0]}, {t.epochs.max()} epochs" for p, t in tables.items()
                if p in (name, "textures") and (t.arm == "trained").any()}
     return loaded, table, tables, history, figures
