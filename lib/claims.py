@@ -326,10 +326,11 @@ def _candidates(t):
 def baseline(t):
     """The baseline arm: MoCo v2 at full width and the profile's most frequent recipe.
 
-    Tables see no lib.studies, so the recipe is told by its number: every encoder and seed has the baseline, another arm has fewer. Of
-    equally frequent ones the first as text counts.
+    Tables see no lib.studies: where they have a column `arm`, its "trained" runs are meant; else the recipe is told by its number, for
+    every encoder and seed has the baseline, another arm has fewer. Of equally frequent ones the first as text counts.
     """
     t = _candidates(t)
+    t = t[t.arm == "trained"] if "arm" in t else t
     if t.empty:
         return t
     key = _key(t, RECIPE)

@@ -76,10 +76,10 @@ def arms(table):
 def matched(table, reference=models.LARGE):
     """The table with a column `completeness_matched`: completeness at the homogeneity that the reference's trained runs of the
     same profile have, on average, with two clusters a class (claims.completeness_at); nan where a profile lacks the reference and
-    for a run whose curve does not hold that homogeneity."""
+    for a run whose curve does not hold that homogeneity. reference=None: an encoder's own baseline on the same data."""
     parts = []
-    for _, part in table.groupby("profile", sort=False):
-        pure = claims.matched_purity(part[(part.arm == "trained") & (part.arch == reference)])
+    for _, part in table.groupby(["profile", *([] if reference else ["data", "arch"])], sort=False):
+        pure = claims.matched_purity(part[(part.arm == "trained") & (part.arch == (reference or part.arch))])
         parts.append(part.assign(completeness_matched=np.nan if np.isnan(pure) else claims.completeness_at(part, pure)))
     return pd.concat(parts)
 
@@ -117,6 +117,13 @@ def gains(table, column):
     arms, standard = (_runs(table, arm, column)[[*same, "change", column]] for arm in ("remedy", "trained"))
     both = arms.merge(standard[[*same, column]], on=same, suffixes=("", "_baseline"))
     return both.assign(gain=both[column] - both[f"{column}_baseline"])
+
+
+def counted(table):
+    """Runs per profile, data set, encoder and arm: what the comparison rests on."""
+    arms = np.where(table.arm == "trained", "baseline", np.where(table.arm == "remedy", table.change, table.arm))
+    return table.assign(arm=arms, encoder=table.arch.map(label)).pivot_table(
+        index=["profile", "data", "arm"], columns="encoder", values="run", aggfunc="count", fill_value=0, sort=False)
 
 
 def ablation(table, columns, gain="linear_test"):

@@ -20,11 +20,11 @@ from lib.train import PretrainConfig
 # Chosen by `search` on val with a seed that the study does not use; tests/test_studies.py compares this table with the stored runs.
 CHOSEN = {                                             # encoder -> (peak learning rate, weight decay)
     "mobilenet_v3_small": (2e-3, 0.01), "deit_tiny": (2e-4, 0.1), "efficientnet_b0": (6e-3, 0.01), "mobilenet_v3_large": (6e-4, 0.1),
-    "resnet18": (6e-4, 0.1)}
+    "resnet18": (6e-4, 0.1), "resnet50": (2e-3, 0.01)}
 SEARCH_LRS = (6e-5, 2e-4, 6e-4, 2e-3, 6e-3, 2e-2)
 FINALISTS = {                                          # encoder -> the two best learning rates of the grid, best first
     "mobilenet_v3_small": (2e-2, 2e-3), "deit_tiny": (2e-4, 6e-5), "efficientnet_b0": (6e-3, 2e-2), "mobilenet_v3_large": (2e-3, 6e-4),
-    "resnet18": (2e-3, 6e-4)}
+    "resnet18": (2e-3, 6e-4), "resnet50": (2e-3, 6e-3)}
 SEARCH_WEIGHT_DECAY = 0.1     # tried at the best learning rate, against the profile's own
 SEARCH_SEED, FINAL_SEED = 100, 101
 
@@ -207,7 +207,7 @@ def swept(parameter, values):
 
 def tried(name, changes, data=None, archs=None):
     """Arms that depart from the baseline in each of `changes` (dicts of fields). Where a claim rests on the arm (lib.claims.REMEDIES)
-    every seed of its encoder, else two; where a profile sweeps nothing, one."""
+    every seed of its encoder, else two; where a profile sweeps nothing, one. The untrained encoders come first."""
     p, found = profile(name), []
     judged = [{}, {"queue": max(p.queues)}, {"queue": 0}, *(remedy.changes for remedy in claims.REMEDIES)]
     for arch in remedied(name, archs):
@@ -217,7 +217,7 @@ def tried(name, changes, data=None, archs=None):
             few = 2 if p.sweeps else 1
             some = seeds(name, arch) if departs in judged and (p.sweeps or not departs) else seeds(name, arch)[:few]
             found += [replace(standard, seed=seed, **departs) for seed in some]
-    return list(dict.fromkeys(found))
+    return [*untrained(found), *dict.fromkeys(found)]
 
 
 def temperature(name, data=None, archs=None, taus=None):
@@ -280,7 +280,7 @@ def initialization(name, data=None, archs=None, starts=None):
     """Notebook 06: where the first weights come from, at equal epochs in all."""
     starts = swept("starts", ("random", "self") + ("seed",) * profile(name).sweeps if starts is None else starts)
     standard = tried(name, [{}], data, archs)
-    few = [c for c in standard if profile(name).sweeps or c.seed == 0]
+    few = [c for c in standard if c.epochs and (profile(name).sweeps or c.seed == 0)]
     return list(dict.fromkeys([*standard, *(begun(c, kind, name) for kind in starts for c in few)]))
 
 
@@ -308,7 +308,7 @@ def improved(name, data=None, archs=None):
     without = [replace(c, **{key: getattr(c, key) for key in left}, **{k: v for k, v in PAPERS.items() if k not in left})
                for left in (claims.COOLER, claims.STRONGER, claims.WIDER) for c in standard if c.arch in few and c.seed < 2]
     return list(dict.fromkeys([
-        *standard, *(begun(c, "seed", name) for c in papers), *papers, *(begun(c, "seed", name) for c in without),
+        *untrained(standard), *standard, *(begun(c, "seed", name) for c in papers), *papers, *(begun(c, "seed", name) for c in without),
         *(distilled(c, name) for c in first), *(light(c) for c in first), *(replace(c, epochs=2 * c.epochs) for c in longer),
         *(begun(replace(c, **PAPERS, epochs=2 * c.epochs), "seed", name) for c in longer)]))
 

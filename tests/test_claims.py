@@ -518,6 +518,15 @@ def test_runs_of_other_arms_change_no_verdict():
     pd.testing.assert_frame_equal(observed(mixed), expected)
 
 
+def test_where_arms_are_named_the_trained_one_is_the_baseline_however_few_its_runs():
+    table = with_remedies()
+    table["arm"] = np.where(table.run.str.endswith(tuple("012")), "trained", "remedy")
+    fewer = table[(table.arm == "remedy") | table.arch.isin(["mobilenet_v3_small", "resnet18"]) | (table.epochs == 0)]
+    found = verdicts(fewer)
+    assert found["temperature_helps"] == SUPPORTED and found["improved_helps/deit_tiny"] == NOT_TESTED
+    assert set(claims.baseline(fewer).run) == set(fewer[(fewer.arm == "trained") & (fewer.epochs > 0) & (fewer.width == 1)].run)
+
+
 def test_the_order_of_rows_does_not_matter():
     table = world()
     first, other = (claims.ledger(t, "made").drop(columns="runs") for t in (table, table.sample(frac=1, random_state=0)))

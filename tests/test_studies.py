@@ -185,7 +185,8 @@ STUDIES = {"temperature": {"tau"}, "augmentation": {"crop_min", "jitter", "jitte
 @pytest.mark.parametrize("study", STUDIES)
 @pytest.mark.parametrize("name", ["textures", "cifar10_subset", "quick"])
 def test_a_remedy_changes_exactly_what_it_names_and_lasts_as_long_as_the_baseline(name, study):
-    arms = getattr(studies, study)(name)
+    arms = [c for c in getattr(studies, study)(name) if c.epochs]
+    assert {runs.untrained(c) for c in arms} == {c for c in getattr(studies, study)(name) if not c.epochs}
     standard = {(c.arch, c.seed): c for c in encoders(name)}
     for arm in arms:
         same = standard[arm.arch, arm.seed]
