@@ -175,6 +175,14 @@ def percent(values):
     return f"{100 * mean:.1f}" + ("" if np.isnan(half) else f" ± {half:.1f}" if half <= 50 else " ± > 50")
 
 
+def observed(t):
+    """Of one profile's runs those that the observations rest on: the baseline at full width, untrained and supervised, on its data."""
+    arms = claims.baseline(t)
+    if arms.empty:
+        return t
+    return t[(t.data == arms.data.iloc[0]) & ((t.epochs == 0) | (t.method == "supervised") | t.run.isin(arms.run))]
+
+
 def headline(t, profile):
     """One row of text per encoder of a profile: seeds, accuracies in percent on held-out images, mean ± half the 95 % interval.
 
@@ -183,7 +191,7 @@ def headline(t, profile):
     baseline on ImageNet, another task.
     """
     paper = pd.read_csv(ROOT / "results" / "reference" / "paper_headline.csv").set_index("model").baseline_200_percent
-    t = t[(t.profile == profile) & (t.width == 1)] if len(t) else t
+    t = observed(t[(t.profile == profile) & (t.width == 1)]) if len(t) else t
     arms, rows = claims.baseline(t) if len(t) else t, []
     for arch in models.ENCODERS:
         own = t[t.arch == arch] if len(t) else t
@@ -511,7 +519,7 @@ def figure(t, profile, path):
 
     from lib import plots
     plots.style()
-    t = plots.arms(t[t.profile == profile])
+    t = plots.arms(observed(t[t.profile == profile]))
     panels = Figure(figsize=(plots.WIDTH, 7), layout="constrained").subplots(3)
     plots.dots(t, "knn_test", "kNN accuracy, held out", panels[0], "Does it learn?", chance=1 / t.classes.iloc[0])
     plots.generalisation_gap(t, panels[1], "Does it overfit the pretext task?")

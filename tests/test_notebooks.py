@@ -91,7 +91,8 @@ def test_notebook_runs_on_smoke(path, smoke, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     executed = [cell for cell in read(tmp_path / "out.ipynb").cells if cell.cell_type == "code"]
     kinds = [kind for cell in executed for output in cell.outputs for kind in output.get("data", {})]
-    assert kinds.count("image/svg+xml") >= 5 and kinds.count("text/html") >= 4
+    whole = path.stem in ("01_pretext_fitting", "02_over_clustering")        # of a remedy, smoke has one arm
+    assert kinds.count("image/svg+xml") >= (5 if whole else 1) and kinds.count("text/html") >= (4 if whole else 3)
     assert not [o.text for cell in executed for o in cell.outputs if o.get("name") == "stderr" and "Warning" in o.text]
 
 
