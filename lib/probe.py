@@ -6,13 +6,14 @@ is the part of train that chooses hyper-parameters); `_d` original images, `_sd`
 mean of h over train.
 """
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torchvision.transforms.functional import resize
 
-from lib import augment, metrics, models
+from lib import augment, metrics, models, train
 
 CALIBRATION = 1024         # training images for the BatchNorm statistics
 VIEW_SEED = 2 ** 31 - 1    # of the fixed views that every encoder is measured on; no training may use it
@@ -22,6 +23,9 @@ INSTANCES = 5000           # images on each side of the instance-discrimination 
 MONITORED = 500            # the same during training
 FACTOR_IMAGES = 200        # held-out images that a class needs before its sub-clusters are compared with a factor
 KNN_K, KNN_T = 20, 0.1     # weighted kNN
+# fine-tuning on another data set: a fixed recipe, crops of 60 to 100 % as the paper's transfer, no colours
+FINE_TUNING = {"method": "supervised", "epochs": 10, "batch_size": 64, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.01,
+               "warmup_epochs": 1.0, "crop_min": 0.6, "jitter_p": 0.0, "grayscale_p": 0.0, "blur_p": 0.0, "hide_p": 0.0, "bn_splits": 1}
 
 
 @torch.no_grad()
@@ -115,6 +119,30 @@ def linear_probe(train_h, train_y, val_h, val_y, test_h, test_y, classes, lrs=PR
                 (("val", val_h, val_y), ("test", test_h, test_y))}
     best = int(accuracy["val"].argmax())
     return {"linear_test": accuracy["test"][best].item(), "linear_val": accuracy["val"][best].item(), "linear_lr": lrs[best]}
+
+
+def transfer(encoder, target, config, size, device="cpu"):
+    """What an encoder is worth on another data set (paper, transfer): {"linear", "fine_tuned"}, accuracies on its test images.
+
+    target: lib.data.Data in memory, resized to the side `size` that the encoder was trained at. linear: linear_probe on frozen h, the
+    BatchNorm statistics the encoder's own. fine_tuned: all weights, FINE_TUNING, last epoch; the recipe is fixed, so it compares arms
+    of one encoder (the untrained one: training from scratch), not encoders. Chance is one over the classes. `encoder` stays as it is.
+    """
+    parts = {name: getattr(target, name) for name in ("train", "val", "test")}
+    if target.size != size:
+        parts = {name: replace(part, images=resize(part.images, [size, size], antialias=True)) for name, part in parts.items()}
+    target = replace(target, size=size, **parts)
+    viewer, encoder = Viewer(config.standardize, target.flip), deepcopy(encoder)
+    h = {name: embed(encoder, part, torch.arange(len(part.labels)), viewer.original) for name, part in parts.items()}
+    y = {name: part.labels for name, part in parts.items()}
+    out = {"linear": linear_probe(h["train"], y["train"], h["val"], y["val"], h["test"], y["test"], len(target.classes))["linear_test"]}
+    if any(True for _ in encoder.parameters()):                            # pixels have none to tune
+        tuning = replace(config, data=target.name, limit=None, start=None, teacher=None, **FINE_TUNING)
+        method = train.pretrain(target, tuning, device=device, start=encoder.state_dict())[0]
+        calibrate(method.encoder, target, viewer)
+        logits = method.head.cpu()(embed(method.encoder, target.test, torch.arange(len(y["test"])), viewer.original))
+        out["fine_tuned"] = (logits.argmax(1) == y["test"]).double().mean().item()
+    return out
 
 
 def monitor(data, config):

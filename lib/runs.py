@@ -8,6 +8,7 @@
         SHA256SUMS        of the files above; `sha256sum -c --ignore-missing SHA256SUMS` checks them without us
         encoder.safetensors, projector.safetensors, embeddings.npz    stay on the machine that trained the run
         umap.csv          coordinates, once drawn
+        transfer.json     accuracies on other data sets, once asked for
 """
 import hashlib
 import json
@@ -113,7 +114,7 @@ def untrained(config):
     return PretrainConfig(**keep, epochs=0)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def load_data(name, limit=None, device="cpu"):
     return datasets.load(name, root=ROOT / ".data", device=device, limit=limit)
 
@@ -255,6 +256,24 @@ def umap(run, seed=0):
     _replace(path, table.to_csv(index=False, float_format="%.3f", lineterminator="\n"))
     write_sums(run.path, path.name)
     return pd.read_csv(path)
+
+
+def transfer(run, target="digits"):
+    """probe.transfer of a Run to another data set, {"linear", "fine_tuned"}: computed once where its weights are, stored as transfer.json.
+
+    Raises FileNotFoundError where neither is.
+    """
+    path, c = run.path / "transfer.json", run.config
+    stored = json.loads(path.read_text()) if path.is_file() else {}
+    if target not in stored:
+        if not (run.path / "encoder.safetensors").is_file():
+            raise FileNotFoundError(f"{run.path} holds neither a transfer to {target} nor encoder.safetensors: a run's weights are only on "
+                                    "the machine that trained it; move the folder aside and run again to train it anew")
+        size = load_data(c.data, c.limit).size
+        stored[target] = probe.transfer(run.encoder(size), load_data(target), c, size)
+        _replace(path, json.dumps(stored, indent=1, sort_keys=True) + "\n")
+        write_sums(run.path, path.name)
+    return stored[target]
 
 
 def write_sums(path, *names):

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from lib import augment, claims, metrics, models, probe, train
+from lib.data import Data, Split
 from lib.probe import balanced, calibrate, embed, evaluate, linear_probe
 
 # --- embed ------------------------------------------------------------------------------------------------------------
@@ -293,3 +294,45 @@ def test_an_encoder_overfitted_on_252_images_fails_the_equivalence_test(more_tex
     effect, low, high, verdict = claims.equivalence(accuracy["train"], accuracy["test"], n)
     print(f"train {np.mean(accuracy['train']):.3f}, held-out {np.mean(accuracy['test']):.3f}, interval {low:.3f} to {high:.3f}")
     assert verdict == claims.CONTRADICTED and low > claims.MARGIN
+
+
+# --- transfer ---------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def shapes():
+    """A data set of 16 px that pixels solve: bright left against bright right."""
+    generator = torch.Generator().manual_seed(0)
+
+    def split(n):
+        labels = torch.arange(n) % 2
+        images = torch.randint(0, 120, (n, 3, 16, 16), generator=generator)
+        images[labels == 0, :, :, :8] += 120
+        images[labels == 1, :, :, 8:] += 120
+        return Split(images.to(torch.uint8), labels)
+    return Data("shapes", 16, ("left", "right"), False, "", split(128), split(40), split(60))
+
+
+def test_transfer_probes_the_frozen_encoder_and_tunes_a_copy_of_it(shapes):
+    config = tiny(jitter_p=0.8)
+    encoder = models.encoder("resnet18", size=32, width=0.25)
+    before = deepcopy(encoder.state_dict())
+    out = probe.transfer(encoder, shapes, config, 32)
+    assert set(out) == {"linear", "fine_tuned"} and min(out.values()) > 0.9
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+    assert shapes.train.images.shape[-1] == 16 and probe.transfer(encoder, shapes, config, 32) == out
+    shuffled = replace(shapes, test=replace(shapes.test, labels=shapes.test.labels.roll(1)))
+    assert max(probe.transfer(encoder, shuffled, config, 32).values()) < 0.1
+
+
+def test_transfer_of_pixels_is_linear_alone(shapes):
+    assert set(probe.transfer(models.encoder("pixels"), shapes, tiny(arch="pixels", width=1.0), 16)) == {"linear"}
+
+
+def test_fine_tuning_begins_with_the_encoders_weights(shapes, monkeypatch):
+    seen = {}
+    pretrain = probe.train.pretrain
+    monkeypatch.setattr(probe.train, "pretrain", lambda data, config, **k: seen.update(k, config=config) or pretrain(data, config, **k))
+    encoder = models.encoder("resnet18", size=16, width=0.25)
+    probe.transfer(encoder, shapes, tiny(tau=0.1, symmetric=False), 16)
+    assert all(torch.equal(value, encoder.state_dict()[name]) for name, value in seen["start"].items())
+    assert {name: getattr(seen["config"], name) for name in probe.FINE_TUNING} == probe.FINE_TUNING

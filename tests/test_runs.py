@@ -115,6 +115,23 @@ def test_untrained_arms_are_shared_by_whatever_only_training_reads():
         assert runs.untrained(tiny(**change)) != arms[0]
 
 
+# --- transfer ---------------------------------------------------------------------------------------------------------
+
+def test_a_transfer_is_computed_once_where_the_weights_are_and_stored_with_its_checksum(copied, monkeypatch, textures):
+    run = load(copied)
+    monkeypatch.setattr(runs, "load_data", lambda name, limit=None, device="cpu": textures)
+    monkeypatch.setattr(runs.probe, "transfer", lambda encoder, target, config, size: {"linear": 0.25, "fine_tuned": 0.5})
+    assert runs.transfer(run, "digits") == {"linear": 0.25, "fine_tuned": 0.5}
+    monkeypatch.setattr(runs.probe, "transfer", None)
+    (copied / "encoder.safetensors").unlink()
+    assert runs.transfer(load(copied), "digits") == {"linear": 0.25, "fine_tuned": 0.5}
+    with pytest.raises(FileNotFoundError, match="neither a transfer to cifar10 nor encoder.safetensors"):
+        runs.transfer(run, "cifar10")
+    (copied / "transfer.json").write_text('{"digits": {"linear": 0.99}}')
+    with pytest.raises(BrokenRun, match="transfer.json was edited"):
+        load(copied)
+
+
 # --- a run that begins with another -----------------------------------------------------------------------------------
 
 def distilled(**changes):
