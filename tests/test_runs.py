@@ -16,7 +16,7 @@ import torch
 from conftest import tiny
 from safetensors.torch import load_file
 
-from lib import runs, studies, train
+from lib import metrics, probe, runs, studies, train
 from lib.runs import BrokenRun, load, run_id, run_or_load, slug
 from lib.train import PretrainConfig
 
@@ -387,6 +387,21 @@ def test_the_first_epoch_of_a_committed_run_is_reproduced():
     _, history, _ = train.pretrain(data, config, stop_after=1)
     assert history[0]["loss"] == pytest.approx(row.loss, rel=2e-2)
     assert history[0]["lr"] == pytest.approx(row.lr)
+
+
+def test_a_committed_encoder_gives_the_numbers_that_are_committed_with_it():
+    listed = subprocess.run(["git", "-C", runs.ROOT, "ls-files", "results/runs/*/encoder.safetensors"], capture_output=True, text=True)
+    paths = [(runs.ROOT / line).parent for line in listed.stdout.splitlines()]
+    if not paths:
+        pytest.skip("no encoder is committed yet, or this is not a git checkout")
+    for path in paths:
+        run = load(path)
+        data = runs.load_data(run.config.data, run.config.limit)
+        viewer, encoder = probe.Viewer(run.config.standardize, data.flip), run.encoder(data.size)
+        probe.calibrate(encoder, data, viewer)
+        train_h, test_h = (probe.embed(encoder, s, torch.arange(len(s.labels)), viewer.original) for s in (data.train, data.test))
+        predicted = metrics.knn_predict(train_h, data.train.labels, test_h, probe.KNN_K, "softmax", probe.KNN_T)
+        assert (predicted == data.test.labels).double().mean().item() == pytest.approx(run.metrics["knn_test"], abs=0.005)
 
 
 # --- coordinates ------------------------------------------------------------------------------------------------------
