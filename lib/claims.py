@@ -123,7 +123,8 @@ REMEDIES = [
     Remedy("initialization", "A start that SEED distilled helps small models", "paper, remedy: initialization",
            "a start distilled by SEED from the reference", {"start": "seed"}, REMEDIED, "06_initialization"),
     Remedy("initialization_no_teacher", "A start that no teacher distilled helps small models", "ours, on the paper's title",
-           "a start from the same encoder's own earlier epochs", {"start": "self"}, REMEDIED, "06_initialization"),
+           "a start from a training of the same encoder by the baseline, a few epochs long and with a seed of its own",
+           {"start": "self"}, REMEDIED, "06_initialization"),
     Remedy("improved", "The remedies together improve all five small models", "paper, fig. 1",
            "the paper's four remedies together (temperature, augmentation, projector, SEED start)",
            COOLER | STRONGER | WIDER | {"start": "seed"}, models.SMALL, "08_improved_baselines"),
@@ -326,11 +327,14 @@ def _candidates(t):
 def baseline(t):
     """The baseline arm: MoCo v2 at full width and the profile's most frequent recipe.
 
-    Tables see no lib.studies: where they have a column `arm`, its "trained" runs are meant; else the recipe is told by its number, for
-    every encoder and seed has the baseline, another arm has fewer. Of equally frequent ones the first as text counts.
+    Tables see no lib.studies: where they have a column `arm` (lib.studies.compared, lib.report.table), its "trained" runs are meant, on
+    the data set itself rather than a variant with a longer name (textures:tint=0.5). Else the recipe is told by its number, which is
+    right as long as every encoder and seed has the baseline and other arms have fewer runs.
     """
     t = _candidates(t)
-    t = t[t.arm == "trained"] if "arm" in t else t
+    if "arm" in t and len(t):
+        t = t[t.arm == "trained"]
+        t = t[t.data == min(t.data, key=len, default="")]
     if t.empty:
         return t
     key = _key(t, RECIPE)

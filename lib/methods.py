@@ -114,13 +114,14 @@ class SEED(nn.Module):
     def forward(self, view0, view1=None, index=None):
         with torch.no_grad():
             key = F.normalize(self.teacher(view0).float(), dim=1)
-        student, teacher = seed_logits(self.query(view0), key, self.queue)
-        self.new_keys = [key]
+        z = self.query(view0)
+        student, teacher = seed_logits(z, key, self.queue)
+        self.new_keys, self.teachers = [F.normalize(z.detach().float(), dim=1)], key     # whose collapse is watched; what is queued
         return seed_loss(student, teacher, self.tau, self.teacher_tau), (student.argmax(1) == 0).float().mean()
 
     @torch.no_grad()
     def after_step(self, step):
-        _enqueue(self.queue, self.new_keys[0], step)
+        _enqueue(self.queue, self.teachers, step)
 
 
 def _enqueue(queue, keys, step):

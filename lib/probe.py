@@ -25,7 +25,8 @@ FACTOR_IMAGES = 200        # held-out images that a class needs before its sub-c
 KNN_K, KNN_T = 20, 0.1     # weighted kNN
 # fine-tuning on another data set: a fixed recipe, crops of 60 to 100 % as the paper's transfer, no colours
 FINE_TUNING = {"method": "supervised", "epochs": 10, "batch_size": 64, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.01,
-               "warmup_epochs": 1.0, "crop_min": 0.6, "jitter_p": 0.0, "grayscale_p": 0.0, "blur_p": 0.0, "hide_p": 0.0, "bn_splits": 1}
+               "warmup_epochs": 1.0, "queue": 64, "smoothing": 0.0, "bn_splits": 1, "crop_min": 0.6,
+               "jitter_p": 0.0, "grayscale_p": 0.0, "blur_p": 0.0, "hide_p": 0.0}
 
 
 @torch.no_grad()

@@ -121,8 +121,14 @@ def table(*profiles, store=runs.STORE, data=None, archs=None):
     """runs.table of the runs that the profiles plan today (`data` instead of their data set, `archs` beside their encoders); what
     else lies there, such as runs of a learning rate since given up, would count a seed twice."""
     t = runs.table(*profiles, store=store)
-    planned = {(p, runs.folder(c, p).name) for p in profiles for c in [*studies.plan(p, data), *studies.plan(p, data, archs)]}
-    return t[[pair in planned for pair in zip(t.profile, t.run)]].reset_index(drop=True) if len(t) else t
+    def names(study):
+        return {(p, runs.folder(c, p).name) for p in profiles for c in [*study(p, data), *study(p, data, archs)]}
+    if t.empty:
+        return t
+    planned, standard = names(studies.plan), names(studies.encoders)
+    pairs = list(zip(t.profile, t.run))
+    t = t.assign(arm=["trained" if pair in standard else "other" for pair in pairs])       # claims.baseline asks for it
+    return t[[pair in planned for pair in pairs]].reset_index(drop=True)
 
 
 def ledger(t, profiles):

@@ -38,7 +38,8 @@ from lib.train import PretrainConfig
 ROOT = Path(__file__).resolve().parents[1]
 STORE = ROOT / "results" / "runs"
 UMAP_IMAGES = 2000
-DEFINITION = 1    # bump when a default, an augmentation, a data set or a metric changes meaning; void runs are then deleted
+DEFINITION = 1    # bump when a default, an augmentation, a data set or a metric changes meaning, once runs outside this repository may
+                  # rest on it; until then void runs are deleted and trained anew under the same number
 SHOWN = {"method": "{}", "width": "w{:g}", "tau": "tau{:g}", "queue": "K{}", "projector": "{}", "symmetric": "symmetric",
          "lr": "lr{:g}", "epochs": "{}ep"}     # what a slug may show; tau, lr and epochs always
 
@@ -172,23 +173,23 @@ def run_or_load(config, profile, store=None, device=None, progress="bar"):
 
 
 def weights(config, profile, store=None, device=None, progress="bar"):
-    """The folder of a run of `config` that still has its weights: the stored one, else one trained again beside the store.
-
-    Raises ValueError where it has learned nothing, for whoever starts from it or is taught by it would learn nothing either.
-    """
+    """The folder of a run of `config` that still has its weights: the stored one, else one trained again beside the store."""
     store = Path(store or STORE)
     run = run_or_load(config, profile, store, device, progress)
     if not (run.path / "encoder.safetensors").is_file():                   # a clone has its numbers alone
         run = run_or_load(config, profile, store / ".again", device, progress)
-    chance = 1 / len(load_data(config.data, config.limit).classes)
-    if run.metrics["knn_val"] <= 1.2 * chance:
-        raise ValueError(f"{run.name} has learned nothing: kNN (val) {run.metrics['knn_val']:.1%}, chance {chance:.1%}; "
-                         "allowed as a start or a teacher: a run that has")
     return run.path
 
 
-def _teacher(config, path, size):
-    """Encoder and projector of a run, frozen: images (N, 3, S, S) -> z (N, dim)."""
+def _teacher(config, size, profile, store, device, progress):
+    """Encoder and projector of a run, frozen: images (N, 3, S, S) -> z (N, dim). Raises ValueError where it has learned nothing, for its
+    student would learn nothing either."""
+    path = weights(config, profile, store, device, progress)
+    learned, before = (json.loads((p / "metrics.json").read_text())["knn_val"]
+                       for p in (path, run_or_load(untrained(config), profile, store, device, progress).path))
+    if learned <= before:
+        raise ValueError(f"teacher = {path.name}, which has learned nothing: kNN (val) {learned:.1%}, untrained {before:.1%}; allowed: "
+                         "a run that has")
     encoder = probe.models.encoder(config.arch, size=size, stem=config.stem, width=config.width)
     encoder.load_state_dict(load_file(path / "encoder.safetensors"))
     projector = probe.models.projector(config.projector, encoder.dim, config.dim, bn=config.projector_bn)
@@ -203,7 +204,7 @@ def _train(config, path, device, label, bar=True):
     if config.start:
         begin["start"] = load_file(weights(config.start, profile, store, device, progress) / "encoder.safetensors")
     if config.teacher:
-        begin["teacher"] = _teacher(config.teacher, weights(config.teacher, profile, store, device, progress), data.size)
+        begin["teacher"] = _teacher(config.teacher, data.size, profile, store, device, progress)
     started, monitor = time.time(), probe.monitor(data, config)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()

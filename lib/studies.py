@@ -60,9 +60,9 @@ SIZES = {"textures": (32, 10_000), "digits": (32, 1_300), "cifar10": (32, 45_000
 FASTER = {arch: {"precision": "bf16"} for arch in ("resnet18", "resnet50", "deit_tiny")}
 PROFILES = {
     # tests: all notebooks in minutes; numbers mean nothing
-    "smoke": Profile(replace(TEXTURES, limit=512, epochs=2, batch_size=64, queue=128),
+    "smoke": Profile(replace(TEXTURES, limit=512, epochs=3, batch_size=64, queue=128),
                      encoders=("mobilenet_v3_small", "resnet18", "resnet50"), seeds=1, seeds_of={}, widths=(0.25,),
-                     remedied=("mobilenet_v3_small",), queues=(64, 128), sweeps=False),
+                     remedied=("mobilenet_v3_small",), queues=(128, 256), sweeps=False),
     # a reader's own machine, within `make report`
     "quick": Profile(replace(TEXTURES, epochs=4), encoders=("mobilenet_v3_small", "resnet18", "resnet50"),
                      seeds=1, seeds_of={"mobilenet_v3_small": 2}, ceilings=("mobilenet_v3_small",), widths=(),
@@ -72,9 +72,9 @@ PROFILES = {
     # photographs without a GPU: more resolution than the ImageNet stem leaves, or ResNet-18 stays at its untrained kNN
     "cifar10_subset": Profile(replace(TEXTURES, data="cifar10_jpeg", limit=10_000, stem="stride1", epochs=20),
                               encoders=("mobilenet_v3_small", "resnet18"), seeds=1, seeds_of={}, widths=(), sweeps=False),
-    # photographs with one GPU: the settings of the MoCo authors' CIFAR-10 notebook, with the paper's projector and blur
+    # photographs with one GPU: the settings of the MoCo authors' CIFAR-10 notebook, but the paper's projector, blur and temperature
     "cifar10": Profile(replace(TEXTURES, data="cifar10", stem="cifar", queue=4096, batch_keys=False, bn_splits=8, epochs=200,
-                               batch_size=512, optimizer="sgd", lr=0.06, weight_decay=5e-4, tau=0.1, standardize="imagenet",
+                               batch_size=512, optimizer="sgd", lr=0.06, weight_decay=5e-4, standardize="imagenet",
                                precision="bf16", blur_p=0.0, crop_min=0.08), queues=(1024, 4096, 16384)),
     # the paper's own scale and recipe
     "imagenet": Profile(PretrainConfig(data="folder:imagenet", precision="bf16"), seeds=1, seeds_of={}, widths=(),
@@ -197,8 +197,14 @@ def remedied(name, archs=None):
 
 
 def swept(parameter, values):
-    """`values` as a tuple. Raises ValueError, naming the notebook's parameter, where there is none or one comes twice."""
-    values = tuple(values)
+    """`values`, a list, one value or a text as papermill's -p gives it, as a tuple. Raises ValueError, naming the notebook's parameter,
+    where there is none or one comes twice."""
+    if isinstance(values, str):
+        try:
+            values = ast.literal_eval(values)
+        except (ValueError, SyntaxError):                                  # names without quotation marks
+            values = [value.strip() for value in values.strip("[]").split(",") if value.strip()]
+    values = tuple(values) if isinstance(values, (list, tuple)) else (values,)
     twice = [value for i, value in enumerate(values) if value in values[:i]]
     if not values or twice:
         raise ValueError(f"{parameter} = {list(values)!r}; allowed: one value or more, each once")
@@ -255,12 +261,15 @@ def augmentation(name, data=None, archs=None, strengths=None):
 def begun(config, kind, name):
     """`config` with its first epochs spent on a start: "self", the same encoder by the baseline; "seed", distilled from the reference.
 
+    A start is a short run with a schedule and a seed (1000 and more) of its own, so that its views and its projector are others.
     Encoder and its BatchNorm statistics are carried over; projector, queue, optimiser and schedule are new. Epochs in all: the same.
     """
     check_name("start", kind, ("random", "self", "seed"))
-    if kind == "random" or config.epochs <= STARTED:
+    if kind == "random":
         return config
-    first = replace(base(name, config.arch, config.data, seed=config.seed), epochs=STARTED, evaluation="val")
+    if config.epochs <= STARTED:
+        raise ValueError(f"epochs = {config.epochs}; allowed with a start: more than the {STARTED} that it takes")
+    first = replace(base(name, config.arch, config.data, seed=1000 + config.seed), epochs=STARTED, evaluation="val")
     return replace(config, start=distilled(first, name) if kind == "seed" else first, epochs=config.epochs - STARTED)
 
 
@@ -298,9 +307,11 @@ def improved(name, data=None, archs=None):
     at equal epochs; on the encoders of the remedies also twice the epochs, and each remedy left out."""
     p = profile(name)
     few = remedied(name, archs)
-    if not p.sweeps:
-        return tried(name, [{}, PAPERS], data, archs)
     small = [arch for arch in chosen(name, archs) if arch != models.LARGE]
+    if not small:
+        raise ValueError(f"archs = {archs!r}; allowed: at least one encoder beside the reference {models.LARGE}")
+    if not p.sweeps:
+        return [*tried(name, [{}, PAPERS], data, archs), *supervised(name, data, few)]
     standard = [base(name, arch, data, seed=seed) for arch in small for seed in seeds(name, arch)]
     papers = [replace(c, **PAPERS) for c in standard]
     first = [c for c in standard if c.seed == 0]
@@ -310,7 +321,7 @@ def improved(name, data=None, archs=None):
     return list(dict.fromkeys([
         *untrained(standard), *standard, *(begun(c, "seed", name) for c in papers), *papers, *(begun(c, "seed", name) for c in without),
         *(distilled(c, name) for c in first), *(light(c) for c in first), *(replace(c, epochs=2 * c.epochs) for c in longer),
-        *(begun(replace(c, **PAPERS, epochs=2 * c.epochs), "seed", name) for c in longer)]))
+        *(begun(replace(c, **PAPERS, epochs=2 * c.epochs), "seed", name) for c in longer), *supervised(name, data, small)]))
 
 
 WORDS = {"tau": "temperature {:g}", "queue": "K = {}", "projector": "{} projector", "crop_min": "crops from {:g}",
@@ -353,7 +364,9 @@ def change(config, name):
 
 def remedies(name, data=None, archs=None):
     """Everything that notebooks 03 to 08 train, one seed of everything before the next of any, what claims rest on first."""
-    arms = [c for study in (initialization, temperature, augmentation, projectors, negatives, improved) for c in study(name, data, archs)]
+    studies = [initialization, temperature, augmentation, projectors, negatives]
+    studies += [improved] if set(chosen(name, archs)) != {models.LARGE} else []
+    arms = [c for study in studies for c in study(name, data, archs)]
     return sorted(dict.fromkeys(arms), key=lambda c: c.seed)
 
 
@@ -384,8 +397,19 @@ def gather(name, configs, train=True, study=observations):
     train=False leaves out what is not stored yet instead of training it.
     """
     mine = [c for c in dict.fromkeys(configs) if train or runs.folder(c, name).exists()]
+    for config in mine:                                                    # whatever cannot run says so before anything is trained
+        if not runs.folder(config, name).exists():
+            check(config)
     found = {name: [runs.run_or_load(c, name) for c in mine]} | {other: stored(other, study=study) for other in COMMITTED if other != name}
     return {p: some for p, some in found.items() if some}
+
+
+def check(config):
+    """Raise ValueError where `config`, its start or its teacher cannot run on its data."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for c in (config, config.start, config.teacher, config.start and config.start.teacher):
+        if c is not None:
+            c.check(runs.load_data(c.data, c.limit, device))
 
 
 def compared(name, configs, train=True, study=observations):
@@ -397,13 +421,16 @@ def compared(name, configs, train=True, study=observations):
     """
     from lib import plots  # not at the top: training does without matplotlib
     loaded = gather(name, configs, train, study)
+    if not loaded:
+        raise ValueError(f"train = {train!r}, and no run of profile {name} nor of a committed one is stored; allowed: True, or a profile "
+                         "with stored runs")
     table = plots.arms(runs.tidy(run for found in loaded.values() for run in found))
     changes = [change(run.config, p) for p, found in loaded.items() for run in found]
     table = table.assign(change=changes, arm=[("remedy" if c else arm) if arm == "trained" else arm for c, arm in zip(changes, table.arm)])
     tables = dict(tuple(table.groupby("profile", sort=False)))
     history = runs.histories(run for found in loaded.values() for run in found)
     history = history[history.run.isin(table[table.arm.isin(["trained", "remedy"])].run)].merge(table[["profile", "run", "change"]])
-    figures = {p: f"{p}: {t.data.iloc[0]}, {t.epochs.max()} epochs" for p, t in tables.items()
+    figures = {p: f"{p}: {t.data.iloc[0]}, {t.epochs[t.arm == 'trained'].max()} epochs" for p, t in tables.items()
                if p in (name, "textures") and (t.arm == "trained").any()}
     return loaded, table, tables, history, figures
 
@@ -468,9 +495,8 @@ def main(argv=None):
     if args.dry_run or not missing:
         return
     try:                                                                   # whatever cannot run says so before anything is trained
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         for config in missing:
-            config.check(runs.load_data(config.data, config.limit, device))
+            check(config)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     started = time.time()

@@ -117,6 +117,10 @@ class PretrainConfig:
             if self.start and getattr(self.start, same) != getattr(self, same):
                 raise ValueError(f"start = an encoder with {same} = {getattr(self.start, same)!r}, but this run has "
                                  f"{same} = {getattr(self, same)!r}; allowed: the same")
+        for same in ("data", "stem", "standardize"):
+            if self.teacher and getattr(self.teacher, same) != getattr(self, same):
+                raise ValueError(f"teacher = an encoder with {same} = {getattr(self.teacher, same)!r}, but this run has "
+                                 f"{same} = {getattr(self, same)!r}; allowed: the same, for both see the same pixels")
         if (self.method == "seed") != (self.teacher is not None):
             raise ValueError(f"teacher = {self.teacher and self.teacher.arch!r} with method = {self.method!r}; allowed: a run's "
                              "PretrainConfig with method 'seed', None with any other")
@@ -265,6 +269,6 @@ def summary(losses, hits, norms, method, epoch):
         z = torch.cat(method.new_keys)
         row["z_spread"] = (z.std(0).mean() * z.shape[1] ** 0.5).item()     # 1: spread over the sphere; 0: all the same point
         if row["z_spread"] < 1e-3:
-            raise RuntimeError(f"the projections have collapsed to one point in epoch {epoch + 1}: lower lr, raise m "
-                               f"(now {method.m}), or raise queue (now {len(method.queue)})")
+            more = f", raise m (now {method.m}), or raise queue (now {len(method.queue)})" if isinstance(method, MoCo) else " or raise tau"
+            raise RuntimeError(f"the projections have collapsed to one point in epoch {epoch + 1}: lower lr{more}")
     return row

@@ -598,7 +598,7 @@ def test_every_rule_was_committed_before_the_runs_that_it_judges():
     for commit in history.split():
         for name, rule in rules_at(commit).items():
             first.setdefault((name, rule), commit)
-    for claim in claims.CLAIMS:
+    for claim in [c for c in claims.CLAIMS if judged[c.name in REMEDY]]:
         rule = first.get((claim.name, claim.rule))
         assert rule, f"the rule of {claim.name} is not committed as it stands, but runs that it judges are"
         for commit, files in judged[claim.name in REMEDY].items():          # the baseline alone gives no remedy away

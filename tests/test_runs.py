@@ -141,12 +141,21 @@ def distilled(**changes):
     return teacher, student, tiny(start=student, epochs=1, evaluation="val", **changes)
 
 
+def say_knn(config, value):
+    """Let the stored run of `config` say that its kNN (val) is `value`; it is trained if need be."""
+    path = run_or_load(config, "toy", progress=False).path
+    (path / "metrics.json").write_text(json.dumps(json.loads((path / "metrics.json").read_text()) | {"knn_val": value}))
+    runs.write_sums(path, "metrics.json")
+
+
 def test_start_and_teacher_are_trained_first_and_their_weights_are_what_the_run_begins_with(store, monkeypatch):
     monkeypatch.setattr(runs, "weights", lambda *a, w=runs.weights, **k: w(*a, **k))
     seen = {}
     pretrain = train.pretrain
     monkeypatch.setattr(train, "pretrain", lambda data, config, *a, **k: seen.update({config: k}) or pretrain(data, config, *a, **k))
     teacher, student, begun = distilled()
+    say_knn(runs.untrained(teacher), 0.0)
+    seen.clear()
     run = run_or_load(begun, "toy", progress=False)
     assert list(seen) == [teacher, student, begun] and run.config == begun
     assert {c: runs.folder(c, "toy").is_dir() for c in seen} == dict.fromkeys(seen, True)
@@ -169,10 +178,9 @@ def test_weights_that_are_not_here_are_trained_again_beside_the_store(store):
 
 def test_a_teacher_that_has_learned_nothing_is_refused(store, monkeypatch):
     teacher, student, _ = distilled()
-    path = run_or_load(teacher, "toy", progress=False).path
-    (path / "metrics.json").write_text(json.dumps(json.loads((path / "metrics.json").read_text()) | {"knn_val": 1 / 12}))
-    runs.write_sums(path, "metrics.json")
-    with pytest.raises(ValueError, match="has learned nothing: kNN .val. 8.3%, chance 8.3%"):
+    say_knn(teacher, 0.4)
+    say_knn(runs.untrained(teacher), 0.4)
+    with pytest.raises(ValueError, match="has learned nothing: kNN .val. 40.0%, untrained 40.0%"):
         run_or_load(student, "toy", progress=False)
     assert not runs.folder(student, "toy").exists()
 

@@ -235,7 +235,41 @@ def test_an_empty_sweep_or_a_value_that_comes_twice_is_refused_by_name(study, pa
     for values in ([], [value, value]):
         with pytest.raises(ValueError, match=rf"^{parameter} = .*allowed: one value or more, each once"):
             getattr(studies, study)("quick", **{parameter: values})
-    assert len(getattr(studies, study)("quick", **{parameter: [value]})) > 2          # a reader's own value, in a profile without sweeps
+    for given in ([value], value, str([value]), str(value)):                # a reader's own value, also as papermill's -p gives it
+        assert len(getattr(studies, study)("quick", **{parameter: given})) > 2
+
+
+@pytest.mark.parametrize("name", ["textures", "cifar10_subset", "cifar10", "quick", "smoke"])
+def test_the_baseline_of_every_profile_is_told_by_its_arm_and_never_by_a_tie(name, tmp_path):
+    rows = [{"profile": name, "run": runs.folder(c, name).name, **c.__dict__, "start": c.origin, "all_epochs": c.all_epochs}
+            for c in plan(name)]
+    standard = {runs.folder(c, name).name for c in encoders(name)}
+    table = pd.DataFrame(rows)
+    table["arm"] = ["trained" if run in standard or c.data.startswith("textures:") and not studies.change(c, name) else "other"
+                    for run, c in zip(table.run, plan(name))]              # as studies.compared has it in notebook 05
+    assert set(claims.baseline(table.sample(frac=1, random_state=0)).run) == standard
+
+
+def test_starts_have_seeds_schedules_and_views_of_their_own():
+    started = [c for c in plan("textures") if c.start]
+    assert started and all(c.start.seed == 1000 + c.seed and c.start.epochs == studies.STARTED for c in started)
+    assert {c.origin for c in started} == {"self", "seed"}
+    with pytest.raises(ValueError, match="epochs = 2; allowed with a start: more than the 2"):
+        studies.begun(replace(encoders("textures")[0], epochs=2), "self", "textures")
+
+
+def test_nothing_stored_and_nothing_to_train_is_one_sentence(toy, monkeypatch):
+    monkeypatch.setattr(studies, "COMMITTED", ())
+    with pytest.raises(ValueError, match="train = False, and no run of profile toy"):
+        studies.compared("toy", plan("toy"), train=False)
+    with pytest.raises(ValueError, match="archs = 'resnet50'; allowed: at least one encoder beside"):
+        studies.improved("textures", archs="resnet50")
+
+
+def test_an_arm_that_cannot_run_stops_before_anything_is_trained(toy, monkeypatch):
+    monkeypatch.setattr(runs, "_train", None)
+    with pytest.raises(ValueError, match="queue = 512 is not below the 96 training images"):
+        studies.gather("toy", [*plan("toy"), replace(plan("toy")[-1], queue=512, batch_size=32)])
 
 
 @pytest.mark.parametrize("study, values, words", [
