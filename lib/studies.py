@@ -215,7 +215,7 @@ def tried(name, changes, data=None, archs=None):
     """Arms that depart from the baseline in each of `changes` (dicts of fields). Where a claim rests on the arm (lib.claims.REMEDIES)
     every seed of its encoder, else two; where a profile sweeps nothing, one. The untrained encoders come first."""
     p, found = profile(name), []
-    judged = [{}, {"queue": max(p.queues)}, {"queue": 0}, *(remedy.changes for remedy in claims.REMEDIES)]
+    judged = [{}, {"queue": min(p.queues)}, {"queue": max(p.queues)}, *(remedy.changes for remedy in claims.REMEDIES)]
     for arch in remedied(name, archs):
         standard = base(name, arch, data)
         for change in changes:
@@ -246,16 +246,19 @@ def negatives(name, data=None, archs=None, queues=None):
 
 
 def augmentation(name, data=None, archs=None, strengths=None):
-    """Notebook 05: the colours' strength, each component alone, the paper's recipe, Hide-and-Seek, none; the same with a tint."""
+    """Notebook 05: crops and blur alone, no augmentation, Hide-and-Seek; the colours' strength, each component of them alone and the
+    paper's recipe. Colours are tried on a tint where the images themselves are grey."""
     if strengths is None and not profile(name).sweeps:
         return tried(name, [{}, claims.STRONGER], data, archs)
     strengths = STRENGTHS if strengths is None else swept("strengths", strengths)
-    standard = base(name, remedied(name, archs)[0], data)
-    alone = [PLAIN | {key: getattr(standard, key)} for key in PLAIN]
-    found = tried(name, [{}, claims.STRONGER, *map(colours, strengths), PLAIN, *alone, {"hide_p": 0.5}], data, archs)
-    if standard.data == "textures":                                        # does stronger augmentation cure a shortcut by colour?
-        found += tried(name, [{}, claims.STRONGER, {"jitter_p": 0.0, "grayscale_p": 0.0}], "textures:tint=0.5", archs)
-    return found
+    start = profile(name).base
+    alone = {key: PLAIN | {key: getattr(start, key)} for key in PLAIN}
+    shapes = [PLAIN, alone["crop_min"], alone["blur_p"], {"hide_p": 0.5}]
+    hues = [claims.STRONGER, *map(colours, strengths), alone["jitter_p"], alone["grayscale_p"], {"jitter_p": 0.0, "grayscale_p": 0.0}]
+    tinted = next(r for r in claims.REMEDIES if r.name == "augmentation").elsewhere.get(data or start.data)
+    if not tinted:
+        return tried(name, [{}, *shapes, *hues], data, archs)
+    return [*tried(name, [{}, *shapes], data, archs), *tried(name, [{}, *hues], tinted, archs)]
 
 
 def begun(config, kind, name):
