@@ -175,6 +175,7 @@ def run_or_load(config, profile, store=None, device=None, progress="bar"):
 def weights(config, profile, store=None, device=None, progress="bar"):
     """The folder of a run of `config` that still has its weights: the stored one, else one trained again beside the store."""
     store = Path(store or STORE)
+    store = store.parent if store.name == ".again" else store              # what a retrained run begins with may still be there
     run = run_or_load(config, profile, store, device, progress)
     if not (run.path / "encoder.safetensors").is_file():                   # a clone has its numbers alone
         run = run_or_load(config, profile, store / ".again", device, progress)
