@@ -114,7 +114,7 @@ def gains(table, column):
     An arm's baseline has the same profile, data set, encoder, width and seed, and arm "trained".
     """
     same = ["profile", "data", "arch", "width", "seed"]
-    arms, standard = (_runs(table, arm, column)[[*same, "change", column]] for arm in ("remedy", "trained"))
+    arms, standard = (_runs(table, arm, column).reindex(columns=[*same, "change", column]) for arm in ("remedy", "trained"))
     both = arms.merge(standard[[*same, column]], on=same, suffixes=("", "_baseline"))
     return both.assign(gain=both[column] - both[f"{column}_baseline"])
 

@@ -254,3 +254,50 @@ def test_umaps_have_a_row_per_encoder_and_a_panel_for_the_classes_and_each_facto
     found = pd.DataFrame({"x": rng.random(60), "y": rng.random(60), "label": np.repeat([0, 1], 30), "index": np.arange(60)})
     axes = plots.umaps({"one": found}, ["a", "b"], {"polarity": np.tile([-1.0, 1.0], 30), "phase": np.linspace(0, 1, 60)})
     assert axes.shape == (1, 3) and [len(ax.collections[0].get_offsets()) for ax in axes.flat] == [60] * 3
+
+
+# ---- arms of the remedies ----
+
+@pytest.fixture
+def swept():
+    """Two encoders, two data sets, three seeds of the baseline and two of an arm; the arm is 0.1 better on one set, 0.2 on the other."""
+    rows = []
+    for data, better in (("plain", 0.1), ("tinted", 0.2)):
+        for i, arch in enumerate(("mobilenet_v3_small", "resnet18")):
+            for seed in range(3):
+                level = 0.4 + 0.1 * i + 0.05 * seed
+                common = {"profile": "here", "data": data, "arch": arch, "width": 1.0, "seed": seed, "tau": 0.2, "method": "moco"}
+                rows.append(common | {"run": f"{data}{arch}{seed}", "arm": "trained", "change": "", "linear_test": level})
+                if seed < 2:
+                    rows.append(common | {"run": f"{data}{arch}{seed}cold", "arm": "remedy", "change": "temperature 0.1", "tau": 0.1,
+                                          "linear_test": level + better})
+    return pd.DataFrame(rows).sample(frac=1, random_state=0)
+
+
+def test_gains_pair_an_arm_with_its_own_baseline_by_data_encoder_and_seed(swept):
+    won = plots.gains(swept, "linear_test")
+    assert len(won) == 8 and np.allclose(won.gain, np.where(won.data == "plain", 0.1, 0.2))
+    alone = plots.gains(swept[(swept.arm == "remedy") | (swept.seed == 0)], "linear_test")
+    assert set(alone.seed) == {0} and len(alone) == 4                       # an arm without its baseline gains nothing
+
+
+def test_the_ablation_table_has_the_baseline_first_and_the_gain_in_points(swept):
+    out = plots.ablation(swept, {"linear": "linear_test", "absent": "nothing"}).reset_index()
+    assert out.arm.tolist() == ["baseline", "temperature 0.1"] * 4 and set(out.absent) == {""}
+    assert out[out.arm == "baseline"]["gain, points"].tolist() == [""] * 4
+    assert {(row.data, row["gain, points"].split(" ")[0]) for _, row in out[out.arm != "baseline"].iterrows()} == {
+        ("plain", "10.0"), ("tinted", "20.0")}
+    assert plots.counted(swept).loc[("here", "plain", "temperature 0.1"), "ResNet-18"] == 2
+
+
+def test_sweeps_and_changes_draw_every_run_and_every_gain(swept):
+    plain = swept[swept.data == "plain"]
+    axes = plots.sweep(plain, "tau", {"linear_test": "linear probe"}, baseline=0.2)
+    dots = [line for line in axes[0, 0].lines if line.get_linestyle() == "None"]
+    assert sorted(len(line.get_xdata()) for line in dots) == [5, 5]
+    assert [t.get_text() for t in axes[0, 0].get_xticklabels()] == ["0.1", "0.2"]
+    ax = plots.changes(plain, "linear_test", "points")
+    drawn = np.concatenate([line.get_xdata() for line in ax.lines if line.get_marker() == "o"])
+    assert len(drawn) == 4 and np.allclose(drawn, 10) and [t.get_text() for t in ax.get_yticklabels()] == ["temperature 0.1"]
+    for nothing in (plots.changes(EMPTY, "linear_test", "points"), plots.sweep(EMPTY, "tau", {"linear_test": "x"})[0]):
+        assert nothing.texts[0].get_text().endswith(".")
