@@ -410,8 +410,9 @@ def test_the_readmes_tables_and_the_claims_file_say_what_the_stored_runs_say():
     assert report.BETWEEN.search(readme)
     assert report.refreshed(readme, t) == readme
     if len(t):
-        stored = pd.read_csv(runs.ROOT / "results" / "claims.csv").fillna("")
-        now = pd.read_csv(pd.io.common.StringIO(report.ledger(t, studies.COMMITTED).to_csv(index=False, float_format="%.6g"))).fillna("")
+        stored = pd.read_csv(runs.ROOT / "results" / "claims.csv").astype(object).fillna("")
+        now = report.ledger(t, studies.COMMITTED).to_csv(index=False, float_format="%.6g")
+        now = pd.read_csv(pd.io.common.StringIO(now)).astype(object).fillna("")
         pd.testing.assert_frame_equal(stored, now, rtol=1e-4)
 
 
