@@ -9,8 +9,14 @@
         encoder.safetensors, projector.safetensors, embeddings.npz    stay on the machine that trained the run
         umap.csv          coordinates, once drawn
         transfer.json     accuracies on other data sets, once asked for
+
+A run in the making is a hidden checkpoint beside these folders (lib.checkpoint); whoever asks for it again goes on from there. A claim
+on a run is a lock of the operating system, which ends with its process. On a network file system that does not lock, two machines may
+train the same run: both end in the same numbers, and one of them is stored.
 """
+import errno
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -28,16 +34,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
-from safetensors.torch import load_file, save_file
+from filelock import FileLock, Timeout
+from safetensors.torch import load_file
 
+from lib import checkpoint, probe, train
 from lib import data as datasets
-from lib import probe, train
 from lib.train import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 STORE = ROOT / "results" / "runs"
 UMAP_IMAGES = 2000
+CHECKPOINT_SECONDS = 60
 DEFINITION = 1    # bump when a default, an augmentation, a data set or a metric changes meaning, once runs outside this repository may
                   # rest on it; until then void runs are deleted and trained anew under the same number
 SHOWN = {"method": "{}", "width": "w{:g}", "tau": "tau{:g}", "queue": "K{}", "projector": "{}", "symmetric": "symmetric",
@@ -146,30 +153,48 @@ def load(path):
                pd.read_csv(path / "history.csv"), json.loads((path / "provenance.json").read_text()))
 
 
-def run_or_load(config, profile, store=None, device=None, progress="bar"):
-    """The stored run of `config`, trained first if it is not there. One process trains, others that want it wait.
+def run_or_load(config, profile, store=None, device=None, progress="bar", wait=True):
+    """The stored run of `config`, trained first if it is not there, from its checkpoint if one was left. One process trains, others
+    that want it wait; without `wait` they get None instead.
 
     progress: "bar", "lines" (one per epoch, for runs side by side) or None. A run is written aside and renamed when whole. Raises
-    BrokenRun for a stored run that was damaged.
+    BrokenRun for a stored run that was damaged, OSError with the folder's name where nothing can be written.
     """
     path = folder(config, profile, store)
     if path.exists():
         return load(path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     locks = Path(store or STORE) / ".locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / f"{profile}-{run_id(config)}.lock"):
-        if path.exists():
-            return load(path)
-        partial = path.with_name(f".{path.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
-            _train(config, partial, device, f"{profile}/{slug(config)}" if progress else None, progress == "bar")
-            os.replace(partial, path)
-        finally:
+    try:
+        locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(locks / f"{profile}-{run_id(config)}.lock", blocking=wait):
+            if path.exists():
+                return load(path)
+            partial = path.with_name(f".{path.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            try:
+                _train(config, partial, device, f"{profile}/{slug(config)}" if progress else None, progress == "bar")
+                os.replace(partial, path)
+            except (FloatingPointError, train.Collapsed):                  # another try must not begin in what was lost already
+                _checkpoint(partial).unlink(missing_ok=True)
+                raise
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+            _checkpoint(partial).unlink(missing_ok=True)
+    except Timeout:
+        return None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS) or str(error.filename).startswith(str(locks.parent)):
+            raise OSError(error.errno, f"{path} cannot be stored ({error.strerror}); what was stored before is whole, and a checkpoint is "
+                          "gone on from: make room, or allow writing, and run again") from None
+        raise
     return load(path)                                                      # what a reader will get, checked at once
+
+
+def _checkpoint(partial):
+    """Where the training that fills the folder `partial` leaves its checkpoint."""
+    return partial.with_suffix(".checkpoint.safetensors")
 
 
 def weights(config, profile, store=None, device=None, progress="bar"):
@@ -206,10 +231,20 @@ def _train(config, path, device, label, bar=True):
         begin["start"] = load_file(weights(config.start, profile, store, device, progress) / "encoder.safetensors")
     if config.teacher:
         begin["teacher"] = _teacher(config.teacher, data.size, profile, store, device, progress)
-    started, monitor = time.time(), probe.monitor(data, config)
+    monitor = probe.monitor(data, config)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    method, history, epoch_seconds = train.pretrain(data, config, monitor, device=device, label=label, bar=bar, **begin)
+    resume, here = _checkpoint(path), provenance(device)
+    begin |= {"device": device, "label": label, "bar": bar, "resume": resume, "every": CHECKPOINT_SECONDS,
+              "session": {name: here[name] for name in ("commit", "dirty", "device", "threads", "torch")}}
+    try:
+        method, history, epoch_seconds = train.pretrain(data, config, monitor, **begin)
+    except checkpoint.BrokenCheckpoint as error:
+        aside = next(p for i in itertools.count() if not (p := resume.with_suffix(f".broken{i}")).exists())
+        resume.rename(aside)
+        warnings.warn(f"{error}; it is kept as {aside.name}, and the run begins anew", stacklevel=2)
+        method, history, epoch_seconds = train.pretrain(data, config, monitor, **begin)
+    parts = checkpoint.load(resume)[1] if resume.exists() else {"train_seconds": 0.0, "sessions": []}
     trained = time.time()
     if config.evaluation == "full":
         metrics, embeddings = probe.evaluate(method.encoder, data, config)
@@ -225,7 +260,8 @@ def _train(config, path, device, label, bar=True):
     (path / "provenance.json").write_text(json.dumps(provenance(device) | {
         "command": f"python -m lib.studies --profile {path.parent.name} --match {run_id(config)}",
         "data_checksum": data.checksum, "epoch_seconds": [round(s, 3) for s in epoch_seconds],
-        "train_seconds": round(trained - started, 1), "evaluate_seconds": round(time.time() - trained, 1),
+        "train_seconds": round(parts["train_seconds"], 1), "evaluate_seconds": round(time.time() - trained, 1),
+        **({"sessions": parts["sessions"]} if len(parts["sessions"]) > 1 else {}),
     }, indent=1) + "\n")
     write_sums(path)
 
@@ -233,7 +269,7 @@ def _train(config, path, device, label, bar=True):
 def _save_weights(module, path):
     """In float16, half the size."""
     state = {k: v.half() if v.dtype == torch.float32 else v for k, v in module.state_dict().items()}
-    save_file({k: v.contiguous().cpu() for k, v in state.items()}, path)
+    checkpoint.write({k: v.contiguous().cpu() for k, v in state.items()}, path)
 
 
 def umap(run, seed=0):

@@ -5,16 +5,18 @@ Adding an encoder, a value or a data set here or in lib.models carries through t
 import argparse
 import ast
 import os
+import signal
 import sys
 import time
 import warnings
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 import torch
 from joblib import Parallel, delayed
 
-from lib import check_name, claims, models, runs
+from lib import check_name, checkpoint, claims, models, runs
 from lib.train import PretrainConfig
 
 # Chosen by `search` on val with a seed that the study does not use; tests/test_studies.py compares this table with the stored runs.
@@ -82,6 +84,7 @@ PROFILES = {
 }
 
 
+BUSY, STOPPED = "busy", "stopped"
 COMMITTED = ("textures", "cifar10_subset", "cifar10")   # profiles whose runs are in git, the richest first
 
 
@@ -503,29 +506,53 @@ def main(argv=None):
             check(config)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    started = time.time()
     warnings.filterwarnings("ignore", message="A worker stopped")          # joblib renews a worker that has grown, and says so
-    finished = Parallel(n_jobs=args.jobs, return_as="generator_unordered")(
-        delayed(_run)(config, args.profile, args.jobs, runs.STORE) for config in missing)
-    failed = []
-    for done, (name, error) in enumerate(finished, 1):
-        minutes = (time.time() - started) / 60
-        failed += [f"{name}: {error}"] if error else []
-        print(f"[{done}/{len(missing)}] {minutes:.1f} min, about {minutes / done * (len(missing) - done):.0f} to go: {name}"
-              f"{' FAILED' if error else ''}", flush=True)
+    failed, done, started = [], 0, time.time()
+    with checkpoint.requests(forward=args.jobs > 1) as asked:
+        for config, error in _outcomes(missing, args.profile, args.jobs, asked):
+            done, minutes, name = done + 1, (time.time() - started) / 60, runs.folder(config, args.profile).name
+            failed += [f"{name}: {error}"] if error else []
+            print(f"[{done}/{len(missing)}] {minutes:.1f} min, about {minutes / done * (len(missing) - done):.0f} to go: {name}"
+                  f"{' FAILED' if error else ''}", flush=True)
+    if asked:
+        print(f"stopped: {done} of {len(missing)} runs are stored; the same command goes on where the others were", file=sys.stderr)
+        sys.exit(130)
     if failed:                                                             # the others are stored; this many need a look
         sys.exit("error: " + "\n".join(failed))
 
 
-def _run(config, profile_name, jobs, store):
+def _outcomes(configs, profile_name, jobs, asked):
+    """(config, None or what went wrong) of each run as it ends; those that another process trains last, once that is done or dead."""
+    for wait in (False, True):
+        busy = []
+        # no run is handed out before a worker is free for it, so that none begins after a request to stop
+        workers = Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1)
+        try:
+            for config, outcome in workers(delayed(_run)(c, profile_name, jobs, runs.STORE, wait) for c in configs if not asked):
+                if outcome == BUSY:
+                    busy.append(config)
+                elif outcome == STOPPED:
+                    asked.append(outcome)
+                else:
+                    yield config, outcome
+        except BrokenExecutor:                                             # a worker that was between two runs when it was asked to stop
+            if not asked:
+                raise
+        configs = busy
+
+
+def _run(config, profile_name, jobs, store, wait):
+    """One run in a worker: (config, None once it is stored, BUSY, STOPPED or what went wrong)."""
     if jobs > 1:                                                           # a worker serves many runs: never from what it has now
         torch.set_num_threads(max(1, os.cpu_count() // jobs))
-    name = runs.folder(config, profile_name, store).name
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        runs.run_or_load(config, profile_name, store=store, progress="bar" if jobs == 1 else "lines")
+        run = runs.run_or_load(config, profile_name, store=store, progress="bar" if jobs == 1 else "lines", wait=wait)
+    except KeyboardInterrupt:
+        return config, STOPPED
     except (RuntimeError, ArithmeticError, ValueError, OSError) as error:  # one bad run must not end a night's study
-        return name, f"{type(error).__name__}: {error}"
-    return name, None
+        return config, f"{type(error).__name__}: {error}"
+    return config, None if run else BUSY
 
 
 if __name__ == "__main__":

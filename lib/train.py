@@ -2,15 +2,20 @@
 import math
 import sys
 import time
-from dataclasses import dataclass, fields, replace
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, fields, replace
 
 import torch
 from tqdm import tqdm
 
-from lib import augment, check_name, models
+from lib import augment, check_name, checkpoint, models
 from lib.methods import SEED, MoCo, SimCLR, Supervised
 
 METHODS = ("moco", "simclr", "seed", "supervised")
+
+
+class Collapsed(RuntimeError):
+    """All projections are the same point: no loss can tell them apart any more."""
 
 
 @dataclass(frozen=True)
@@ -198,14 +203,19 @@ def build(config, data, start=None, teacher=None):
                 config.batch_keys, config.smoothing)
 
 
-def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=None, bar=True, start=None, teacher=None):
+def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=None, bar=True, start=None, teacher=None, resume=None,
+             every=60, session=None):
     """Train `config` on data.train. Returns (method, history, seconds): one dict and one number per epoch.
 
     monitor(encoder, epoch) -> dict is merged into the epoch's row (epoch 0: before training). stop_after ends early without
     changing the schedule. Every random number is a function of (seed, epoch, image, operation), so two configurations that
     differ in one thing see the same images, order and crops. start, teacher: see `build`. label: of the progress bar, or of a line
-    per epoch where bar is False (runs side by side); None shows neither.
-    Raises FloatingPointError on a non-finite loss or gradient, RuntimeError on collapsed projections.
+    per epoch and minute where bar is False (runs side by side); None shows neither.
+    resume: path of a checkpoint, written every `every` seconds, when the training is asked to stop, and at its end; where it is there,
+    the training goes on from it and ends in the same bytes (on a GPU: as far as its kernels repeat themselves). session: dict that
+    tells where this process runs, kept in the checkpoint's state, one for each process that had a part.
+    Raises FloatingPointError on a non-finite loss or gradient, Collapsed on collapsed projections, checkpoint.Interrupted when asked to
+    stop, checkpoint.BrokenCheckpoint for one that cannot be gone on from.
     """
     config.check(data)
     method = build(config, data, start, teacher).to(device)
@@ -218,43 +228,98 @@ def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=No
 
     images = len(data.train.labels)
     steps = images // config.batch_size                                    # per epoch; the last incomplete batch is dropped
+    total, last = config.epochs * steps, config.epochs if stop_after is None else min(stop_after, config.epochs)
     augmentation = replace(config.augmentation, flip_p=0.5 if data.flip else 0.0)
     everyone = torch.arange(images)
-    history, seconds = [{"epoch": 0, **monitor(method.encoder, 0)}] if monitor else [], []
-    shown = tqdm(total=config.epochs * steps * config.batch_size, desc=label, disable=label is None or not bar, unit="img",
-                 unit_scale=True, mininterval=1 if sys.stderr.isatty() else 30, leave=False)
-    for epoch in range(config.epochs if stop_after is None else min(stop_after, config.epochs)):
-        started = time.perf_counter()
-        method.train()
-        order = augment.keyed_uniform(everyone, 1, config.seed, epoch, stream=2)[:, 0].argsort(stable=True)
-        losses, hits, norms = [], [], []
-        for step, (index, batch) in enumerate(data.train.batches(order, config.batch_size), epoch * steps):
-            view0, view1 = (augment.view(batch, index, augmentation, config.seed, epoch, stream) for stream in (0, 1))
-            if config.channels_last:
-                view0, view1 = (v.contiguous(memory_format=torch.channels_last) for v in (view0, view1))
-            for group in optimizer.param_groups:
-                group["lr"] = cosine_lr(step, config.epochs * steps, config.warmup_epochs * steps, config.lr)
-            torch.manual_seed(config.seed * 1_000_003 + step)              # dropout and stochastic depth
-            with torch.autocast(device_type=torch.device(device).type, dtype=torch.bfloat16,
-                                enabled=config.precision == "bf16"):
-                loss, hit = forward(view0, view1, index)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norms.append(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
-            optimizer.step()
-            method.after_step(step)
-            losses.append(loss.detach())
-            hits.append(hit.detach())
-            shown.update(len(index))
-        row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], **summary(losses, hits, norms, method, epoch)}
-        shown.set_postfix(loss=f"{row['loss']:.3f}")
-        seconds.append(time.perf_counter() - started)
-        if label and not bar:
-            print(f"    {label}: epoch {epoch + 1}/{config.epochs}, loss {row['loss']:.3f}, "
-                  f"{steps * config.batch_size / seconds[-1]:,.0f} images/s", flush=True)
-        history.append(row | (monitor(method.encoder, epoch + 1) if monitor else {}))
-    shown.close()
+    if resume and resume.exists():
+        step, state, (losses, hits, norms) = _resumed(resume, config, method, optimizer, parameters)
+    else:
+        step, (losses, hits, norms) = 0, ([], [], [])                      # step: of all; losses, hits, norms: of the epoch so far
+        state = {"history": [{"epoch": 0, **monitor(method.encoder, 0)}] if monitor else [], "seconds": [], "sessions": [],
+                 "epoch_seconds": 0.0, "train_seconds": 0.0}
+    history, seconds = state["history"], state["seconds"]
+    state["sessions"].append({"from_step": step} | (session or {}))
+    began = time.perf_counter() - state["train_seconds"]
+    kept = time.perf_counter()
+
+    def keep():
+        """Store everything that the next step depends on, if it is time or asked for."""
+        nonlocal kept
+        if not resume or not (asked or step == total or time.perf_counter() - kept >= every):
+            return
+        state.update(epoch_seconds=time.perf_counter() - started if step % steps else 0.0, train_seconds=time.perf_counter() - began)
+        _keep(resume, config, method, optimizer, parameters, (losses, hits, norms), state | {"step": step})
+        kept = time.perf_counter()
+        if label and not bar and step % steps:
+            print(f"    {label}: epoch {epoch + 1}/{config.epochs}, step {step % steps}/{steps}, loss {losses[-1]:.3f}", flush=True)
+        if asked:
+            raise checkpoint.Interrupted(f"stopped by {asked[0]} in epoch {step // steps + 1} of {config.epochs}; all of it is stored: "
+                                         "the same command, or the cell once more, goes on from there")
+
+    shown = tqdm(total=total * config.batch_size, initial=step * config.batch_size, desc=label, disable=label is None or not bar,
+                 unit="img", unit_scale=True, mininterval=1 if sys.stderr.isatty() else 30, leave=False)
+    with checkpoint.requests() if resume else nullcontext() as asked, shown:
+        for epoch in range(step // max(1, steps), last):
+            started = time.perf_counter() - state["epoch_seconds"]
+            method.train()
+            order = augment.keyed_uniform(everyone, 1, config.seed, epoch, stream=2)[:, 0].argsort(stable=True)
+            for index, batch in data.train.batches(order[(step - epoch * steps) * config.batch_size:], config.batch_size):
+                view0, view1 = (augment.view(batch, index, augmentation, config.seed, epoch, stream) for stream in (0, 1))
+                if config.channels_last:
+                    view0, view1 = (v.contiguous(memory_format=torch.channels_last) for v in (view0, view1))
+                for group in optimizer.param_groups:
+                    group["lr"] = cosine_lr(step, total, config.warmup_epochs * steps, config.lr)
+                torch.manual_seed(config.seed * 1_000_003 + step)          # dropout and stochastic depth
+                with torch.autocast(device_type=torch.device(device).type, dtype=torch.bfloat16,
+                                    enabled=config.precision == "bf16"):
+                    loss, hit = forward(view0, view1, index)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                norms.append(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+                optimizer.step()
+                method.after_step(step)
+                losses.append(loss.detach())
+                hits.append(hit.detach())
+                shown.update(len(index))
+                step += 1
+                if step % steps:
+                    keep()
+            row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], **summary(losses, hits, norms, method, epoch)}
+            shown.set_postfix(loss=f"{row['loss']:.3f}")
+            seconds.append(time.perf_counter() - started)
+            state["epoch_seconds"], losses, hits, norms = 0.0, [], [], []
+            if label and not bar:
+                print(f"    {label}: epoch {epoch + 1}/{config.epochs}, loss {row['loss']:.3f}, "
+                      f"{steps * config.batch_size / seconds[-1]:,.0f} images/s", flush=True)
+            history.append(row | (monitor(method.encoder, epoch + 1) if monitor else {}))
+            keep()
     return method, history, seconds
+
+
+def _keep(path, config, method, optimizer, parameters, epoch_so_far, state):
+    """The checkpoint of a training: all that its next step depends on. Random numbers need no state: they are hashes of where we are."""
+    tensors = {f"method.{name}": t for name, t in method.state_dict().items()}
+    tensors |= {f"optimizer.{i}.{name}": t for i, p in enumerate(parameters) for name, t in optimizer.state[p].items() if t is not None}
+    tensors |= {f"epoch.{i}": torch.stack(part) for i, part in enumerate(epoch_so_far) if part}
+    checkpoint.save(path, tensors, state | {"config": asdict(config)})
+
+
+def _resumed(path, config, method, optimizer, parameters):
+    """Put what `_keep` stored back into method and optimizer. Returns (step, state, (losses, hits, norms) of the epoch so far)."""
+    tensors, state = checkpoint.load(path)
+    if PretrainConfig(**state.pop("config")) != config:
+        raise checkpoint.BrokenCheckpoint(f"{path} is of another configuration")
+    try:
+        method.load_state_dict({name.removeprefix("method."): t for name, t in tensors.items() if name.startswith("method.")})
+    except RuntimeError as error:                                          # made by other code
+        raise checkpoint.BrokenCheckpoint(f"{path} does not fit this code ({str(error).splitlines()[0]})") from None
+    for name, t in tensors.items():
+        kind, i, *what = name.split(".")
+        if kind == "optimizer":                                            # in the memory layout of its parameter
+            p = parameters[int(i)].detach()
+            optimizer.state[parameters[int(i)]][what[0]] = torch.empty_like(p).copy_(t) if t.shape == p.shape and what[0] != "step" else t
+    device = parameters[0].device
+    return state.pop("step"), state, [list(tensors[f"epoch.{i}"].to(device)) if f"epoch.{i}" in tensors else [] for i in range(3)]
 
 
 def summary(losses, hits, norms, method, epoch):
@@ -270,5 +335,5 @@ def summary(losses, hits, norms, method, epoch):
         row["z_spread"] = (z.std(0).mean() * z.shape[1] ** 0.5).item()     # 1: spread over the sphere; 0: all the same point
         if row["z_spread"] < 1e-3:
             more = f", raise m (now {method.m}), or raise queue (now {len(method.queue)})" if isinstance(method, MoCo) else " or raise tau"
-            raise RuntimeError(f"the projections have collapsed to one point in epoch {epoch + 1}: lower lr{more}")
+            raise Collapsed(f"the projections have collapsed to one point in epoch {epoch + 1}: lower lr{more}")
     return row

@@ -348,7 +348,7 @@ def test_every_run_of_a_worker_gets_its_share_of_the_cores(toy, monkeypatch):
     called = []
 
     class Parallel:
-        def __init__(self, n_jobs, return_as):
+        def __init__(self, n_jobs, **options):
             called.append(n_jobs)
 
         def __call__(self, jobs):
@@ -357,10 +357,10 @@ def test_every_run_of_a_worker_gets_its_share_of_the_cores(toy, monkeypatch):
     monkeypatch.setattr(studies.torch, "set_num_threads", called.append)
     threads = max(1, studies.os.cpu_count() // 2)
     jobs = [runs.STORE]
-    monkeypatch.setattr(runs, "run_or_load", lambda config, profile, store, progress: jobs.append(store) or runs.Run(
+    monkeypatch.setattr(runs, "run_or_load", lambda config, profile, store, progress, wait: jobs.append(store) or runs.Run(
         runs.folder(config, profile), config, {}, None, {}))
     main(["--profile", "toy", "--jobs", "2"])
-    assert called == [2, threads, threads, threads]                         # not halved again at a worker's next run
+    assert called == [2, threads, threads, threads, 2]                      # not halved again at a worker's next run; nothing was busy
     assert jobs == [toy] * 4
 
 

@@ -1,0 +1,89 @@
+"""What a stopped training goes on from: one file that is whole or not there, checked before it is believed, never unpickled."""
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+import signal
+import threading
+from contextlib import contextmanager
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+
+class BrokenCheckpoint(RuntimeError):
+    """A checkpoint that cannot be trusted: cut short, edited, or of another configuration."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, SIGTERM or a notebook's interrupt button ended a training, after its state was stored."""
+
+
+def save(path, tensors, state):
+    """Store {name: tensor} and `state` (whatever JSON can hold) in the file `path`: written aside, synced, renamed."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    text = json.dumps(state)
+    aside = path.with_name(f"{path.name}.aside")
+    write(tensors, aside, {"state": text, "sha256": _digest(tensors, text)})
+    with open(aside, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+
+
+def write(tensors, path, metadata=None):
+    """safetensors' save_file, whose own error for a full disk is no OSError."""
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:
+        number = re.search(r"(?:code:|error) (\d+)", str(error))
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) if number else OSError(f"{path}: {error}") from None
+
+
+def load(path):
+    """(tensors on the CPU, state) as `save` was given them. Raises BrokenCheckpoint, naming the file, where they are not."""
+    try:
+        with safe_open(path, "pt") as file:
+            stored = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise BrokenCheckpoint(f"{path} is no checkpoint or was cut short ({error})") from None
+    if stored.get("sha256") != _digest(tensors, stored.get("state", "")):
+        raise BrokenCheckpoint(f"{path} was edited (its checksum is another)")
+    return tensors, json.loads(stored["state"])
+
+
+def _digest(tensors, text):
+    digest = hashlib.sha256(text.encode())
+    for name, t in sorted(tensors.items()):
+        digest.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
+        digest.update(t.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+@contextmanager
+def requests(forward=False):
+    """Within, Ctrl-C and SIGTERM do not end the process but add their names to the list that is yielded; a second Ctrl-C acts as ever.
+
+    forward: SIGTERM goes to the processes that this one started, too; Ctrl-C reaches them by itself. Only Python's main thread can
+    listen; elsewhere the list stays empty.
+    """
+    asked = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number, frame):
+        asked.append(signal.Signals(number).name)                          # before a child ends and its place is given away
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+        for child in multiprocessing.active_children() if forward and asked == ["SIGTERM"] else ():
+            child.terminate()
+    try:
+        for number in before:
+            signal.signal(number, ask)
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,311 @@
+import math
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import threading
+
+import pandas as pd
+import pytest
+import soak
+import torch
+from conftest import tiny
+
+from lib import checkpoint, probe, runs, train
+from lib.checkpoint import BrokenCheckpoint
+
+TENSORS = {"float": torch.tensor([[1.5, -0.0], [math.inf, 1e-40]]), "half": torch.ones(3, dtype=torch.bfloat16), "step": torch.tensor(7.0),
+           "count": torch.arange(4), "none": torch.empty(0, 8), "layout": torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)}
+STATE = {"step": 3, "history": [{"epoch": 0, "loss": 0.1 + 0.2, "worst": math.inf}], "config": {"jitter": [0.4, 0.1]}, "text": "grün"}
+
+
+def test_a_checkpoint_gives_back_what_it_was_given_to_the_bit(tmp_path):
+    checkpoint.save(tmp_path / "c", TENSORS, STATE)
+    tensors, state = checkpoint.load(tmp_path / "c")
+    assert state == STATE and set(tensors) == set(TENSORS)
+    for name, t in TENSORS.items():
+        assert tensors[name].dtype == t.dtype and tensors[name].shape == t.shape
+        assert tensors[name].contiguous().reshape(-1).view(torch.uint8).equal(t.contiguous().reshape(-1).view(torch.uint8))
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
+def test_a_checkpoint_that_was_altered_anywhere_is_refused_by_name(tmp_path):
+    path = tmp_path / "c"
+    checkpoint.save(path, TENSORS, STATE)
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:])
+        if whole[at:at + 1] != b" ":                                       # the header is padded with blanks, which mean nothing
+            with pytest.raises(BrokenCheckpoint, match="c was edited|c is no checkpoint"):
+                checkpoint.load(path)
+    for size in (0, 5, 100, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(BrokenCheckpoint, match="c is no checkpoint"):
+            checkpoint.load(path)
+    path.write_bytes(whole)
+    assert checkpoint.load(path)[1] == STATE
+
+
+def test_what_is_half_written_never_takes_the_place_of_what_stands(tmp_path, monkeypatch):
+    path = tmp_path / "c"
+    checkpoint.save(path, TENSORS, STATE)
+
+    def killed(*args):
+        (tmp_path / "c.aside").write_bytes(b"half a fi")
+        raise KeyboardInterrupt
+    monkeypatch.setattr(checkpoint, "save_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(path, TENSORS, STATE | {"step": 4})
+    assert checkpoint.load(path)[1] == STATE
+
+
+# --- going on ---------------------------------------------------------------------------------------------------------
+
+TEACHER = tiny(seed=9)
+ARMS = {"moco": {}, "bf16": {"precision": "bf16"}, "sgd": {"optimizer": "sgd", "lr": 0.03}, "symmetric": {"symmetric": True},
+        "split BatchNorm": {"bn_splits": 4}, "dropout": {"projector": "dropout"},
+        "stochastic depth": {"arch": "efficientnet_b0", "width": 1.0}, "simclr": {"method": "simclr"},
+        "seed": {"method": "seed", "teacher": TEACHER}, "supervised": {"method": "supervised"}}
+
+
+def trained(data, config, **more):
+    if config.teacher:
+        method = train.build(TEACHER, data)
+        more["teacher"] = torch.nn.Sequential(*method.query)
+    method, history, _ = train.pretrain(data, config, probe.monitor(data, config), **more)
+    return {name: t.clone() for name, t in method.state_dict().items()}, history
+
+
+def power_cut(patch, steps, error=OSError):
+    """Fail in the step after that many."""
+    schedule, calls = train.cosine_lr, []
+
+    def rate(*args):
+        calls.append(1)
+        if len(calls) > steps:
+            raise error("power cut")
+        return schedule(*args)
+    patch.setattr(train, "cosine_lr", rate)
+
+
+def stopped_at(steps, monkeypatch, *args, **kwargs):
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="power cut"):
+        power_cut(patch, steps)
+        trained(*args, **kwargs)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_training_that_was_stopped_twice_ends_in_the_same_bytes(arm, tmp_path, monkeypatch, textures):
+    config, resume = tiny(**ARMS[arm]), tmp_path / "c"
+    alone, history = trained(textures, config)
+    stopped_at(2, monkeypatch, textures, config, resume=resume, every=0)       # within the first epoch
+    assert checkpoint.load(resume)[1]["step"] == 2
+    stopped_at(2, monkeypatch, textures, config, resume=resume, every=0)       # within the second
+    assert checkpoint.load(resume)[1]["step"] == 4
+    weights, found = trained(textures, config, resume=resume)
+    assert found == history
+    assert all(t.equal(weights[name]) for name, t in alone.items())
+    assert [s["from_step"] for s in checkpoint.load(resume)[1]["sessions"]] == [0, 2, 4]
+    again, found = trained(textures, config, resume=resume)                    # nothing is left to train
+    assert found == history and all(t.equal(again[name]) for name, t in alone.items())
+
+
+@pytest.mark.parametrize("lost", ["method.queue", "optimizer.0.exp_avg", "epoch.0", "method.key.0.conv1.weight",
+                                  "method.query.0.bn1.running_mean"])
+def test_nothing_that_a_checkpoint_holds_can_be_spared(lost, tmp_path, monkeypatch, textures):
+    """Each of these, changed, shows in the history or the weights: so the comparison of bytes sees what it should."""
+    config, resume = tiny(), tmp_path / "c"
+    alone, history = trained(textures, config)
+    stopped_at(2, monkeypatch, textures, config, resume=resume, every=0)
+    tensors, state = checkpoint.load(resume)
+    checkpoint.save(resume, tensors | {lost: tensors[lost] + 0.01}, state)
+    weights, found = trained(textures, config, resume=resume)
+    assert found != history or any(not t.equal(weights[name]) for name, t in alone.items())
+
+
+def test_a_checkpoint_of_another_configuration_or_of_other_code_is_refused(tmp_path, monkeypatch, textures):
+    resume = tmp_path / "c"
+    stopped_at(2, monkeypatch, textures, tiny(), resume=resume, every=0)
+    with pytest.raises(BrokenCheckpoint, match="c is of another configuration"):
+        trained(textures, tiny(tau=0.1), resume=resume)
+    tensors, state = checkpoint.load(resume)
+    checkpoint.save(resume, {name.replace("queue", "memory"): t for name, t in tensors.items()}, state)
+    with pytest.raises(BrokenCheckpoint, match="c does not fit this code"):
+        trained(textures, tiny(), resume=resume)
+
+
+# --- asked to stop ----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_request_to_stop_ends_the_training_after_its_state_is_stored(number, epoch, tmp_path, monkeypatch, textures):
+    config, resume, before = tiny(), tmp_path / "c", [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    alone, history = trained(textures, config)
+    schedule = train.cosine_lr
+
+    def rate(step, *rest):
+        if step == 3 * epoch:
+            os.kill(os.getpid(), number)
+        return schedule(step, *rest)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "cosine_lr", rate)
+        with pytest.raises(checkpoint.Interrupted, match=f"stopped by {number.name} in epoch {epoch + 1} of 2; .* goes on from there"):
+            trained(textures, config, resume=resume)
+    assert checkpoint.load(resume)[1]["step"] == 3 * epoch + 1
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    weights, found = trained(textures, config, resume=resume)
+    assert found == history and all(t.equal(weights[name]) for name, t in alone.items())
+
+
+def test_a_second_ctrl_c_acts_at_once_and_other_threads_do_not_listen():
+    with pytest.raises(KeyboardInterrupt), checkpoint.requests() as asked:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked == ["SIGINT"]
+        os.kill(os.getpid(), signal.SIGINT)
+    heard = []
+
+    def elsewhere():
+        with checkpoint.requests() as asked:
+            heard.append(asked)
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert heard == [[]]
+
+
+# --- the store --------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def store(tmp_path, monkeypatch, textures):
+    monkeypatch.setattr(runs, "STORE", tmp_path / "store")
+    monkeypatch.setattr(runs, "load_data", lambda name, limit=None, device="cpu": textures)
+    monkeypatch.setattr(runs, "CHECKPOINT_SECONDS", 0)
+    return tmp_path / "store"
+
+
+CHOOSING = tiny(evaluation="val")
+
+
+def hidden(store, ending="checkpoint.safetensors"):
+    return sorted(p for p in (store / "toy").glob(f".*{ending}"))
+
+
+def begun(store, monkeypatch):
+    """A run of CHOOSING that was stopped after two steps; returns its checkpoint."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        power_cut(patch, 2, KeyboardInterrupt)
+        runs.run_or_load(CHOOSING, "toy", progress=None)
+    return hidden(store)[0]
+
+
+def test_a_stopped_run_goes_on_and_says_so_and_leaves_no_checkpoint(store, monkeypatch):
+    begun(store, monkeypatch)
+    assert runs.paths("toy") == [] and hidden(store, "partial") == []
+    run = runs.run_or_load(CHOOSING, "toy", progress=None)
+    assert [s["from_step"] for s in run.provenance["sessions"]] == [0, 2] and run.provenance["sessions"][0]["commit"] == runs.COMMIT
+    assert hidden(store, "") == [] and len(run.history) == 3
+    alone = runs.run_or_load(CHOOSING, "toy", store=store.parent / "alone", progress=None)
+    assert soak.contents(run.path) == soak.contents(alone.path) and "sessions" not in alone.provenance
+
+
+def test_a_broken_checkpoint_is_named_and_set_aside_and_the_run_begins_anew(store, monkeypatch):
+    path = begun(store, monkeypatch)
+    path.write_bytes(damaged := path.read_bytes()[:-9])
+    with pytest.warns(UserWarning, match=rf"{path.name} is no checkpoint.*kept as .*broken0, and the run begins anew"):
+        run = runs.run_or_load(CHOOSING, "toy", progress=None)
+    assert [p.read_bytes() for p in hidden(store, "broken0")] == [damaged]
+    assert "sessions" not in run.provenance
+
+
+@pytest.mark.parametrize("error", [FloatingPointError, train.Collapsed])
+def test_a_training_that_is_lost_leaves_no_checkpoint(store, monkeypatch, error):
+    def lost(*args):
+        raise error("lost")
+    begun(store, monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "summary", lost)
+        with pytest.raises(error):
+            runs.run_or_load(CHOOSING, "toy", progress=None)
+    assert hidden(store, "") == []
+
+
+def test_a_full_disk_is_one_sentence_and_nothing_is_half_stored(store):
+    def ask(limit, answers):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        try:
+            runs.run_or_load(CHOOSING, "toy", progress=None)
+        except OSError as error:
+            answers.put(str(error))
+    context = multiprocessing.get_context("fork")
+    for limit in (1000, 100_000):                                          # within the checkpoint's header, and its tensors
+        answers = context.Queue()
+        process = context.Process(target=ask, args=(limit, answers))
+        process.start()
+        assert runs.folder(CHOOSING, "toy").name + " cannot be stored (File too large); what was stored before is whole" in answers.get(
+            timeout=60)
+        process.join()
+    assert runs.paths("toy") == [] and hidden(store) == []
+    assert runs.run_or_load(CHOOSING, "toy", progress=None).config == CHOOSING
+
+
+def test_a_store_that_cannot_be_written_is_named(tmp_path, store):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OSError, match=r"cannot be stored \(Not a directory\)"):
+        runs.run_or_load(CHOOSING, "toy", store=tmp_path / "file")
+
+
+def test_who_does_not_wait_for_a_run_that_another_trains_gets_none(store):
+    (store / ".locks").mkdir(parents=True)
+    with runs.FileLock(store / ".locks" / f"toy-{runs.run_id(CHOOSING)}.lock"):
+        process = multiprocessing.get_context("fork").Process(
+            target=lambda: os._exit(0 if runs.run_or_load(CHOOSING, "toy", wait=False) is None else 1))
+        process.start()
+        process.join(60)
+    assert process.exitcode == 0
+    assert runs.run_or_load(CHOOSING, "toy", progress=None, wait=False).config == CHOOSING
+
+
+# --- real processes (more of them: make soak) -------------------------------------------------------------------------
+
+def test_a_killed_training_ends_in_the_bytes_of_one_that_was_left_alone(tmp_path, monkeypatch):
+    undisturbed = soak.begin("one", tmp_path / "alone" / "store", 1e9)
+    assert undisturbed.wait() == 0, undisturbed.communicate()[0]
+    (tmp_path / "kills").mkdir()
+    table, finished = soak.kills(tmp_path / "kills", wanted=2, midway=1, writing=0)
+    assert len(table) >= 2 and table.midway.any()
+    alone = soak.contents(runs.folder(soak.KILLED, "soak", tmp_path / "alone" / "store"))
+    assert {"encoder.safetensors", "projector.safetensors", "history.csv", "metrics.json", "embeddings.npz"} <= set(alone)
+    for found in finished:
+        assert found == alone
+
+
+def test_processes_share_a_grid_and_take_over_what_a_dead_one_had_claimed(tmp_path):
+    begun_in = soak.processes(tmp_path, 3)
+    assert isinstance(begun_in, pd.DataFrame) and begun_in.killed.any()
+    ended = begun_in[~begun_in.killed]
+    assert sorted(ended.run) == sorted(set(ended.run))
+    assert set(begun_in[begun_in.killed].run) <= set(ended.run) | {path.name for path in runs.paths("soak", tmp_path / "store")}
+    assert ended.process.nunique() == 2
+    assert {path.name for path in runs.paths("soak", tmp_path / "store")} == set(begun_in.run)
+
+
+def test_sigterm_to_a_study_side_by_side_stores_and_ends_its_workers_too(tmp_path):
+    process = soak.begin("grid", tmp_path / "store", 2, 40)
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "epoch 1/40" in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    rest = process.communicate(timeout=300)[0]                             # ends when no worker holds the pipe any more
+    assert process.returncode == 130, "".join(lines) + rest
+    assert "stopped: " in rest and "the same command goes on where the others were" in rest
+    checkpoints = list((tmp_path / "store" / "soak").glob(".*checkpoint.safetensors"))
+    assert checkpoints and all(checkpoint.load(path)[1]["step"] > 0 for path in checkpoints)
+
+
+def test_nothing_is_unpickled():
+    for name in ("checkpoint", "runs", "train", "data"):
+        text = open(sys.modules[f"lib.{name}"].__file__ if f"lib.{name}" in sys.modules else f"lib/{name}.py").read()
+        assert "torch.load(" not in text and "pickle.load" not in text and "allow_pickle=True" not in text
