@@ -1,14 +1,15 @@
-# make report | test | render | lab | study | bench | readme      (make help says what each does)
+# make report | test | render | lab | study | bench | reproduce | soak | readme      (make help says what each does)
 PROFILE ?= quick
 JOBS ?=
 PARAMS ?=
+MATCH ?=
 PYTHON := $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
             $(if $(shell $(p) -c 'import sys; print("ok" if sys.version_info >= (3, 11) else "")' 2>/dev/null),$(p))))
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help report render test lab study bench readme
+.PHONY: help report render test lab study bench reproduce soak readme
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1  /p' Makefile
@@ -31,6 +32,13 @@ study: .venv/installed  ## train what PROFILE lacks, without notebooks; JOBS=2 s
 
 bench: .venv/installed  ## measure the speed of training on this machine
 	$(RUN) lib.bench
+
+reproduce: PROFILE := textures
+reproduce: .venv/installed  ## train a committed PROFILE anew elsewhere and print both numbers side by side; MATCH=text for some runs
+	$(RUN) lib.reproduce --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS)) $(if $(MATCH),--match $(MATCH))
+
+soak: .venv/installed  ## kill a training 20 times and compare its bytes with one left alone; four processes at one grid
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(RUN) soak
 
 readme: .venv/installed  ## refresh the README's tables and figure and results/claims.csv from the committed runs
 	$(RUN) lib.report --readme

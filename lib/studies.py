@@ -509,7 +509,7 @@ def main(argv=None):
     warnings.filterwarnings("ignore", message="A worker stopped")          # joblib renews a worker that has grown, and says so
     failed, done, started = [], 0, time.time()
     with checkpoint.requests(forward=args.jobs > 1) as asked:
-        for config, error in _outcomes(missing, args.profile, args.jobs, asked):
+        for config, error in outcomes(missing, args.profile, args.jobs, asked):
             done, minutes, name = done + 1, (time.time() - started) / 60, runs.folder(config, args.profile).name
             failed += [f"{name}: {error}"] if error else []
             print(f"[{done}/{len(missing)}] {minutes:.1f} min, about {minutes / done * (len(missing) - done):.0f} to go: {name}"
@@ -521,14 +521,15 @@ def main(argv=None):
         sys.exit("error: " + "\n".join(failed))
 
 
-def _outcomes(configs, profile_name, jobs, asked):
-    """(config, None or what went wrong) of each run as it ends; those that another process trains last, once that is done or dead."""
+def outcomes(configs, profile_name, jobs, asked, store=None):
+    """Train, `jobs` side by side, what is not stored: (config, None or what went wrong) of each run as it ends; those that another
+    process trains last, once that is done or dead. asked: a list, not empty once it is time to stop (checkpoint.requests)."""
     for wait in (False, True):
         busy = []
         # no run is handed out before a worker is free for it, so that none begins after a request to stop
         workers = Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1)
         try:
-            for config, outcome in workers(delayed(_run)(c, profile_name, jobs, runs.STORE, wait) for c in configs if not asked):
+            for config, outcome in workers(delayed(_run)(c, profile_name, jobs, store or runs.STORE, wait) for c in configs if not asked):
                 if outcome == BUSY:
                     busy.append(config)
                 elif outcome == STOPPED:

@@ -1,0 +1,84 @@
+"""`python -m lib.reproduce`: train stored runs anew in a store of their own, and print the stored numbers beside the new ones.
+
+On the machine that made a run (device, threads and versions as in its provenance.json) they must be identical, history included. On
+another, each measure must lie within 3 standard deviations over seeds of the stored one: pooled over all arms of that encoder.
+"""
+import argparse
+import sys
+
+import numpy as np
+import pandas as pd
+
+from lib import check_name, checkpoint, runs, studies
+
+STORE = runs.STORE / ".reproduced"
+MEASURES = ("knn_val", "knn_test", "linear_test", "instdisc_dsd_top1_test", "uniformity_d_test", "intra_class_d_test")
+SAME = ("device", "threads", "python", "torch", "torchvision", "numpy", "scikit-learn")
+DEVIATIONS = 3
+
+
+def spread(table, measure):
+    """{encoder: standard deviation over seeds}, pooled over the arms (equal but for the seed) that have two or more; nan without any."""
+    arm = [c for c in studies.PretrainConfig.__dataclass_fields__ if c in table and c != "seed"]
+    groups = table.assign(arm=table[arm].astype(str).agg("|".join, axis=1)).groupby(["arch", "arm"])[measure]
+    of_arms = pd.DataFrame({"variance": groups.var(), "freedom": groups.count() - 1}).query("freedom > 0")
+    pooled = (of_arms.variance * of_arms.freedom).groupby("arch").sum() / of_arms.freedom.groupby("arch").sum()
+    return {arch: float(np.sqrt(pooled.get(arch, np.nan))) for arch in table.arch.unique()}
+
+
+def compared(stored, again, table):
+    """Rows of one run: measure, stored, reproduced, tolerance, agrees. table: of the profile's stored runs, for the seeds' spread."""
+    same = all(stored.provenance.get(name) == again.provenance.get(name) for name in SAME) and not stored.provenance.get("sessions")
+    rows = []
+    for measure in [m for m in MEASURES if m in stored.metrics and m in again.metrics]:
+        a, b = stored.metrics[measure], again.metrics[measure]
+        tolerance = 0.0 if same else DEVIATIONS * spread(table, measure)[stored.config.arch]
+        rows.append({"run": stored.name, "measure": measure, "stored": a, "reproduced": b, "tolerance": tolerance,
+                     "agrees": bool(abs(a - b) <= tolerance) if not np.isnan(tolerance) else None})
+    if same:
+        equal = stored.metrics == again.metrics and stored.history.equals(again.history)
+        rows.append({"run": stored.name, "measure": "all metrics and history", "stored": np.nan, "reproduced": np.nan, "tolerance": 0.0,
+                     "agrees": equal})
+    return rows
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m lib.reproduce", description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="textures", help=f"one of {', '.join(studies.PROFILES)}")
+    parser.add_argument("--match", metavar="TEXT", default="", help="only runs whose folder's name contains TEXT")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    args = parser.parse_args(argv)
+    try:
+        check_name("profile", args.profile, studies.PROFILES)
+        everything = [runs.load(path) for path in runs.paths(args.profile)]
+        wanted = [run for run in everything if args.match in run.name]
+        if not wanted:
+            raise ValueError(f"--match {args.match!r} is in the name of none of the {len(everything)} stored runs of {args.profile}")
+        for run in wanted:
+            studies.check(run.config)
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{len(wanted)} runs of {args.profile}, about {studies.hours([run.config for run in wanted]):.1f} hours on two idle cores with "
+          f"--jobs 2, into {STORE}", flush=True)
+    failed = []
+    with checkpoint.requests(forward=args.jobs > 1) as asked:
+        for config, error in studies.outcomes([run.config for run in wanted], args.profile, args.jobs, asked, STORE):
+            failed += [f"{runs.folder(config, args.profile).name}: {error}"] if error else []
+    if asked:
+        sys.exit("stopped: the same command goes on where this one was")
+    table, rows = runs.tidy(everything), []
+    for run in wanted:
+        path = runs.folder(run.config, args.profile, STORE)
+        rows += compared(run, runs.load(path), table) if path.exists() else []
+    result = pd.DataFrame(rows, columns=["run", "measure", "stored", "reproduced", "tolerance", "agrees"])
+    shown = result.assign(agrees=result.agrees.map({True: "yes", False: "NO"}).fillna("no spread known"))
+    print(shown.to_string(index=False, float_format=lambda x: f"{x:.4f}", na_rep=""))
+    apart = result[result.agrees.eq(False)].run.nunique()
+    failed += [f"{apart} of {len(wanted)} runs were not reproduced"] if apart else []
+    if failed:
+        sys.exit("error: " + "; ".join(failed))
+    print(f"all {len(wanted)} runs were reproduced")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import TINY, tiny
+
+from lib import reproduce, runs, studies
+
+HERE = {name: "as before" for name in reproduce.SAME}
+
+
+def run(seed=0, provenance=HERE, history=(1.0,), **metrics):
+    config = tiny(seed=seed)
+    return SimpleNamespace(name=f"run{seed}", config=config, metrics={"knn_test": 0.5, "linear_test": 0.6} | metrics, provenance=provenance,
+                           history=pd.DataFrame({"loss": history}))
+
+
+def seeds(*knn, arch="resnet18", **fields):
+    return pd.DataFrame([{"arch": arch, "tau": 0.2, "seed": i, "knn_test": k, "linear_test": 0.6 + k} | fields for i, k in enumerate(knn)])
+
+
+def test_the_spread_is_the_pooled_deviation_over_seeds_of_the_arms_of_an_encoder():
+    table = pd.concat([seeds(0.1, 0.3, 0.5), seeds(0.5, 0.6, tau=0.1), seeds(0.9, tau=0.5), seeds(0.2, arch="deit_tiny")])
+    found = reproduce.spread(table, "knn_test")
+    assert found["resnet18"] == pytest.approx(np.sqrt((2 * 0.04 + 1 * 0.005) / 3)) and np.isnan(found["deit_tiny"])
+
+
+def test_on_the_same_machine_every_number_must_be_the_same():
+    table = seeds(0.5, 0.6)
+    assert all(row["agrees"] for row in reproduce.compared(run(), run(), table))
+    for other in (run(knn_test=0.5 + 1e-12), run(elsewhere=1.0), run(history=(1.0 + 1e-12,))):
+        assert not all(row["agrees"] for row in reproduce.compared(run(), other, table))
+
+
+@pytest.mark.parametrize("changed", reproduce.SAME)
+def test_on_another_machine_the_seeds_spread_is_allowed_and_no_more(changed):
+    table, elsewhere = seeds(0.5, 0.6), HERE | {changed: "another"}
+    deviation = 0.1 / np.sqrt(2)
+    within, outside = (run(provenance=elsewhere, knn_test=0.5 + by * deviation) for by in (2.9, 3.1))
+    assert all(row["agrees"] for row in reproduce.compared(run(), within, table))
+    assert [row["measure"] for row in reproduce.compared(run(), outside, table) if not row["agrees"]] == ["knn_test"]
+    assert {row["agrees"] for row in reproduce.compared(run(), within, seeds(0.5))} == {None}      # one seed: nothing to judge by
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch, textures):
+    """A profile of one stored run."""
+    monkeypatch.setattr(runs, "STORE", tmp_path / "runs")
+    monkeypatch.setattr(reproduce, "STORE", tmp_path / "runs" / ".reproduced")
+    monkeypatch.setattr(runs, "load_data", lambda name, limit=None, device="cpu": textures)
+    monkeypatch.setitem(studies.PROFILES, "toy", studies.Profile(TINY))
+    return runs.run_or_load(replace(tiny(), evaluation="val"), "toy", progress=None)
+
+
+def test_a_stored_run_is_trained_anew_and_compared(toy, capsys):
+    reproduce.main(["--profile", "toy"])
+    assert "all 1 runs were reproduced" in capsys.readouterr().out
+    assert len(runs.paths("toy", reproduce.STORE)) == len(runs.paths("toy")) == 1
+    metrics = json.loads((toy.path / "metrics.json").read_text())
+    (toy.path / "metrics.json").write_text(json.dumps(metrics | {"knn_val": metrics["knn_val"] + 0.2}))     # an invented number
+    runs.write_sums(toy.path)
+    with pytest.raises(SystemExit, match="1 of 1 runs were not reproduced"):
+        reproduce.main(["--profile", "toy"])
+    assert "NO" in capsys.readouterr().out
+
+
+def test_what_cannot_be_reproduced_is_said_before_any_training(toy):
+    for arguments, words in [(["--profile", "toys"], "profile = 'toys' is unknown; did you mean 'toy'"),
+                             (["--profile", "toy", "--match", "nothing"], "none of the 1 stored runs of toy")]:
+        with pytest.raises(SystemExit, match=words):
+            reproduce.main(arguments)
