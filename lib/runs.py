@@ -130,27 +130,33 @@ def load_data(name, limit=None, device="cpu"):
 def load(path):
     """The run stored at `path`. Raises BrokenRun, naming the file, where a checksum does not hold."""
     path = Path(path)
+    anew = f"`python -m lib.studies --profile {path.parent.name} --retrain` sets the folder aside and trains it anew"
     for name in ("SHA256SUMS", *REQUIRED):
         if not (path / name).is_file():
-            raise BrokenRun(f"{path}: {name} is missing; move the folder aside and run again to train it anew")
+            raise BrokenRun(f"{path}: {name} is missing; {anew}")
     lines = (path / "SHA256SUMS").read_text(errors="replace").splitlines()
     expected = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
     for name in dict.fromkeys([*REQUIRED, *expected]):
         if name not in expected:
-            raise BrokenRun(f"{path}: SHA256SUMS was edited or cut short (it has no line for {name}); "
-                            "move the folder aside and run again to train it anew")
+            raise BrokenRun(f"{path}: SHA256SUMS was edited or cut short (it has no line for {name}); {anew}")
         if (path / name).is_file() and _sha256(path / name) != expected[name]:
-            raise BrokenRun(f"{path}: {name} was edited or cut short (its checksum is not the one in SHA256SUMS); "
-                            "move the folder aside and run again to train it anew")
+            raise BrokenRun(f"{path}: {name} was edited or cut short (its checksum is not the one in SHA256SUMS); {anew}")
     stored = json.loads((path / "config.json").read_text())
     if stored.pop("definition", None) != DEFINITION:
-        raise BrokenRun(f"{path}: made under another definition of the metrics than today's ({DEFINITION}); "
-                        "delete the folder and run again")
+        raise BrokenRun(f"{path}: made under another definition of the metrics than today's ({DEFINITION}); {anew}")
     config = PretrainConfig(**stored)
     if not path.name.endswith(run_id(config)):
-        raise BrokenRun(f"{path}: config.json is not the configuration that the folder is named after (its id is {run_id(config)})")
+        raise BrokenRun(f"{path}: config.json is not the configuration that the folder is named after (its id is {run_id(config)}); {anew}")
     return Run(path, config, json.loads((path / "metrics.json").read_text()),
                pd.read_csv(path / "history.csv"), json.loads((path / "provenance.json").read_text()))
+
+
+def set_aside(path):
+    """Move the folder of a run that cannot be trusted to the store's .broken/<profile>/, where it is kept. Returns its place there."""
+    kept = path.parents[1] / ".broken" / path.parent.name
+    kept.mkdir(parents=True, exist_ok=True)
+    place = next(p for i in itertools.count() if not (p := kept / f"{path.name}.{i}").exists())
+    return path.rename(place)
 
 
 def run_or_load(config, profile, store=None, device=None, progress="bar", wait=True):

@@ -482,6 +482,7 @@ def main(argv=None):
                         help="notebooks 01 and 02, 03 to 08, or the search for learning rates alone")
     parser.add_argument("--match", metavar="TEXT", help="only runs, of the study or the search, whose folder's name contains TEXT")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    parser.add_argument("--retrain", action="store_true", help="set stored runs that are damaged aside and train them anew")
     parser.add_argument("--dry-run", action="store_true", help="print what is missing and train nothing")
     args = parser.parse_args(argv)
     try:
@@ -494,6 +495,11 @@ def main(argv=None):
         sys.exit(f"error: {error}")
     if not wanted:
         sys.exit(f"error: --match {args.match!r} is in the name of no run of profile {args.profile}; --dry-run lists them")
+    for path in [runs.folder(c, args.profile) for c in wanted] if args.retrain else []:
+        try:
+            runs.load(path) if path.exists() else None
+        except runs.BrokenRun as error:
+            print(f"{str(error).split(';')[0]}" + ("" if args.dry_run else f"; it is now {runs.set_aside(path)}"))
     missing = [c for c in wanted if not runs.folder(c, args.profile).exists()]
     print(f"{args.profile}: {len(wanted)} runs, {len(missing)} missing"
           + (f", about {hours(missing):.1f} hours on two idle cores with --jobs 2" if missing else ""), flush=True)

@@ -335,6 +335,21 @@ def test_a_run_that_fails_is_named_at_the_end_and_the_others_are_stored(toy, mon
     assert "FAILED" in capsys.readouterr().out
 
 
+def test_a_damaged_run_is_set_aside_and_trained_anew_where_that_is_asked_for(toy, capsys):
+    main(["--profile", "toy"])
+    path, *others = runs.paths("toy")
+    metrics = (path / "metrics.json").read_text()
+    for broken in (metrics[:-3], metrics.replace("knn", "kn")):
+        (path / "metrics.json").write_text(broken)
+        main(["--profile", "toy"])                                          # there is nothing to train
+        assert (path / "metrics.json").read_text() == broken
+        main(["--profile", "toy", "--retrain"])
+        assert (path / "metrics.json").read_text() == metrics and "metrics.json was edited or cut short" in capsys.readouterr().out
+    kept = sorted((toy / ".broken" / "toy").iterdir())
+    assert [p.name for p in kept] == [f"{path.name}.{i}" for i in (0, 1)]
+    assert (kept[0] / "metrics.json").read_text() == metrics[:-3] and runs.paths("toy") == [path, *others]
+
+
 def test_two_jobs_are_two_processes_that_train_into_the_callers_store(toy, monkeypatch, capsys):
     """They are new, so nothing is patched in them: the store must be handed over."""
     monkeypatch.setattr(studies, "plan", lambda *args: [c for c in plan("toy") if c.arch == "resnet18"])
