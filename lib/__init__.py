@@ -10,7 +10,7 @@ torch.set_flush_denormal(True)
 
 def check_name(parameter, given, allowed):
     """Raise ValueError, with the nearest allowed name, unless `given` is one of `allowed`."""
-    if given not in allowed:
+    if not isinstance(given, str) or given not in allowed:
         close = get_close_matches(str(given), allowed, n=1, cutoff=0.4)
         raise ValueError(f"{parameter} = {given!r} is unknown{f'; did you mean {close[0]!r}?' if close else ''} "
                          f"(allowed: {', '.join(allowed)})")

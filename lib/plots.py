@@ -45,6 +45,11 @@ def style():
         pass
 
 
+def plain(text):
+    """Text that matplotlib draws as it stands: a dollar of a class's or a folder's name begins no formula."""
+    return str(text).replace("$", r"\$")
+
+
 def colour(arch):
     """The fixed colour of an encoder: its place in lib.models.ENCODERS."""
     return PALETTE[list(models.ENCODERS).index(arch) % len(PALETTE)]
@@ -302,7 +307,7 @@ def views(rows, names, ax=None):
             tile = ((image - low) / (high - low + 1e-6)).transpose(1, 2, 0)
             canvas[r * (side + 2):r * (side + 2) + side, c * (side + 2):c * (side + 2) + side] = tile
     ax.imshow(canvas, interpolation="nearest")
-    ax.set_xticks([c * (side + 2) + side / 2 for c in range(n)], names, rotation=45, ha="left", rotation_mode="anchor")
+    ax.set_xticks([c * (side + 2) + side / 2 for c in range(n)], [*map(plain, names)], rotation=45, ha="left", rotation_mode="anchor")
     ax.set_yticks([r * (side + 2) + side / 2 for r in range(len(rows))], list(rows))
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
@@ -554,7 +559,8 @@ def umaps(found, classes, factors=None, title=""):
         sns.despine(ax=ax, left=True, bottom=True)
     for ax, name in zip(axes[0], ["class", *factors]):
         ax.set_title(f"by {name}")
-    handles = [Line2D([], [], linestyle="", marker="o", markersize=4, color=palette[i], label=name) for i, name in enumerate(classes)]
+    handles = [Line2D([], [], linestyle="", marker="o", markersize=4, color=palette[i], label=name) for i, name in
+               enumerate(map(plain, classes))]
     if len(classes) <= 20:
         figure.legend(handles=handles, loc="outside lower center", ncols=4, handletextpad=0.2, columnspacing=1)
     figure.suptitle(title, fontsize=9.5, x=0.01, ha="left")

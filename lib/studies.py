@@ -436,7 +436,7 @@ def compared(name, configs, train=True, study=observations):
     tables = dict(tuple(table.groupby("profile", sort=False)))
     history = runs.histories(run for found in loaded.values() for run in found)
     history = history[history.run.isin(table[table.arm.isin(["trained", "remedy"])].run)].merge(table[["profile", "run", "change"]])
-    figures = {p: f"{p}: {t.data.iloc[0]}, {t.epochs[t.arm == 'trained'].max()} epochs" for p, t in tables.items()
+    figures = {p: f"{p}: {plots.plain(t.data.iloc[0])}, {t.epochs[t.arm == 'trained'].max()} epochs" for p, t in tables.items()
                if p in (name, "textures") and (t.arm == "trained").any()}
     return loaded, table, tables, history, figures
 

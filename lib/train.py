@@ -71,12 +71,15 @@ class PretrainConfig:
                 object.__setattr__(self, name, PretrainConfig(**getattr(self, name)))
         for f in fields(self):                                             # 1 -> 1.0, so that equal configs have equal ids
             value = getattr(self, f.name)
-            if f.type is float and isinstance(value, int) and not isinstance(value, bool):
+            if f.type is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2 ** 53:
                 object.__setattr__(self, f.name, float(value))
         for name, known in [("arch", models.ENCODERS), ("stem", models.STEMS), ("method", METHODS),
                             ("optimizer", ("sgd", "adamw")), ("precision", ("fp32", "bf16")),
                             ("standardize", augment.STANDARDIZE), ("evaluation", ("full", "val"))]:
             check_name(name, getattr(self, name), known)
+        for name in ("data", "projector"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} = {getattr(self, name)!r}; allowed: a name")
         with torch.device("meta"):
             models.projector(self.projector, 2)                            # raises on an unknown name
         for name, allowed, ok in [
@@ -94,9 +97,9 @@ class PretrainConfig:
                 ("smoothing", "0 to below 1, and 0 with an empty queue", lambda x: 0 <= x < 1 and (self.queue or not x))]:
             value, kind = getattr(self, name), self.__dataclass_fields__[name].type
             right_type = isinstance(value, float) if kind is float else \
-                value is None or isinstance(value, int) and not isinstance(value, bool)
+                value is None and name == "limit" or isinstance(value, int) and not isinstance(value, bool) and value < 2 ** 31
             if not right_type or not ok(value):
-                raise ValueError(f"{name} = {value!r}; allowed: {'a number' if kind is float else 'an integer'} {allowed}")
+                raise ValueError(f"{name} = {value!r}; allowed: {'a number' if kind is float else 'an integer below 2**31,'} {allowed}")
         for name in ("projector_bn", "batch_keys", "symmetric", "channels_last", "compile"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} = {getattr(self, name)!r}; allowed: True or False")
@@ -108,7 +111,10 @@ class PretrainConfig:
             raise ValueError(f"queue = {self.queue} is not a multiple of the {self.keys_per_step} keys of one step "
                              f"(batch_size{' x 2, symmetric' if self.symmetric else ''}); "
                              f"allowed: {max(1, self.queue // self.keys_per_step) * self.keys_per_step}, for instance")
-        _ = self.augmentation                                              # validates crop, jitter and probabilities
+        try:
+            _ = self.augmentation
+        except ValueError as error:                                        # crop and probabilities are right: it is the jitter
+            raise ValueError(f"jitter = {self.jitter!r} (brightness, contrast, saturation, hue): {error}") from None
 
     def _check_others(self):
         """Raise ValueError where `start` or `teacher` is not a run that this one can begin with or learn from."""

@@ -3,11 +3,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import settings
 
 from lib import data as datasets
 from lib.train import PretrainConfig
 
 torch.set_num_threads(1)
+settings.register_profile("study", derandomize=True, deadline=None)           # the same cases at every run
+settings.load_profile("study")
 
 TINY = PretrainConfig(data="textures", limit=96, arch="resnet18", width=0.25, projector_bn=True, queue=64, m=0.9, bn_splits=1,
                       epochs=2, batch_size=32, optimizer="adamw", lr=2e-3, weight_decay=0.01, standardize="image")

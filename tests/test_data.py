@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import pickle
+import tempfile
 import warnings
 from pathlib import Path
 from urllib.error import URLError
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100, STL10, ImageFolder
 
@@ -510,6 +513,25 @@ def test_each_fault_of_a_folder_is_one_sentence(tmp_path):
     fault(lambda p: (p / "test/wasp").mkdir(), ValueError, "test has a class 'wasp' that is not in .*train")
     fault(lambda p: [(clear(p / part / "bee"), (p / part / "bee").rmdir()) for part in ("train", "test")],
           ValueError, "has only one class, 'ant'")
+
+
+NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=40).filter(
+    lambda name: name not in (".", "..") and len(name.encode()) < 200)
+
+
+@settings(max_examples=30)
+@given(names=st.lists(NAMES, min_size=2, max_size=4, unique=True),
+       broken=st.sampled_from([None, b"", b"no image", b"\xff\xd8\xff", b"GIF89a"]))
+def test_hostile_names_of_classes_and_files_are_kept_and_broken_files_named(names, broken):
+    with tempfile.TemporaryDirectory() as place:
+        path = make_folder(Path(place) / "images", classes=names, train=2, test=1)
+        if broken is None:
+            assert set(load_folder(path).classes) == set(names)
+            return
+        (path / "train" / names[0] / "zz 'quoted' $HOME \u202e.png").write_bytes(broken)
+        with pytest.raises(ValueError, match="zz .*quoted.* cannot be decoded") as error:
+            load_folder(path)
+        assert "\n" not in str(error.value).replace(names[0], "")
 
 
 # ---- cache ----

@@ -301,3 +301,14 @@ def test_sweeps_and_changes_draw_every_run_and_every_gain(swept):
     assert len(drawn) == 4 and np.allclose(drawn, 10) and [t.get_text() for t in ax.get_yticklabels()] == ["temperature 0.1"]
     for nothing in (plots.changes(EMPTY, "linear_test", "points"), plots.sweep(EMPTY, "tau", {"linear_test": "x"})[0]):
         assert nothing.texts[0].get_text().endswith(".")
+
+
+def test_a_name_with_dollars_is_drawn_as_it_stands_and_is_no_formula():
+    names = ["$\\bad{$", "a$b", "<b>&\"", "two\nlines", "-", "日本"]
+    points = pd.DataFrame({"x": np.arange(6.), "y": np.arange(6.), "label": range(6), "index": range(6)})
+    for draw in (lambda: plots.umaps({"ResNet-18": points}, names), lambda: plots.views({"original": np.zeros((6, 3, 4, 4))}, names)):
+        ax = np.ravel(draw())[0]
+        ax.figure.canvas.draw()
+        shown = {t.get_text() for legend in ax.figure.legends for t in legend.get_texts()} | {t.get_text() for t in ax.get_xticklabels()}
+        assert {plots.plain(name) for name in names} <= shown
+        plt.close(ax.figure)

@@ -1,11 +1,15 @@
+import json
 import math
 import re
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from conftest import tiny
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lib import augment, probe, runs, train
 from lib.methods import SEED, MoCo, SimCLR
@@ -57,6 +61,46 @@ def test_a_bad_value_is_one_sentence_with_its_name_what_was_given_and_what_is_al
     said = str(error.value)
     assert field in said and str(value) in said and allowed in said
     assert "\n" not in said and len(said) < 260
+
+
+floats = partial(st.floats, allow_subnormal=False)                              # lib flushes them in this process
+ANYTHING = st.one_of(st.none(), st.booleans(), st.integers(), floats(), st.text(max_size=20), st.sampled_from(
+    [10 ** 400, -2 ** 63, 1e-320, "../..", "resnet18\n", "\0", b"bytes", {"tau": 1}, torch.tensor(1.0), np.float64("nan"), object]),
+    st.lists(floats(), max_size=5), st.tuples(floats(), floats(), floats(), floats()))
+
+
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(field=st.sampled_from([f.name for f in fields(PretrainConfig)]), value=ANYTHING)
+def test_any_value_of_a_field_is_refused_in_one_sentence_or_makes_a_run_that_can_be_named_and_stored(field, value, tmp_path):
+    try:
+        config = tiny(**{field: value})
+    except ValueError as error:
+        assert field in str(error) and "\n" not in str(error).replace(repr(value), "")
+        return
+    stored = json.loads(json.dumps(asdict(config)))
+    assert PretrainConfig(**stored) == config and runs.run_id(PretrainConfig(**stored)) == runs.run_id(config)
+    folder = runs.folder(config, "toy", tmp_path)
+    assert folder.parent == tmp_path / "toy" and len(folder.name) < 200 and re.fullmatch(r"[A-Za-z0-9._+-]+", folder.name)
+
+
+SOUND = {"tau": floats(1e-30, 1e30), "lr": floats(1e-30, 1e30), "weight_decay": floats(0, 1e30), "m": floats(0, 1),
+         "crop_min": floats(1e-9, 1), "jitter": st.tuples(*[floats(0, 5)] * 3, floats(0, 0.5)), "blur_p": floats(0, 1),
+         "hide_p": floats(0, 1), "smoothing": floats(0, 0.999), "warmup_epochs": floats(0, 1), "seed": st.integers(0, 2 ** 31 - 1),
+         "dim": st.integers(1, 300), "queue": st.integers(1, 2).map(lambda n: 32 * n), "symmetric": st.booleans(),
+         "batch_keys": st.booleans(), "optimizer": st.sampled_from(["sgd", "adamw"]), "projector": st.sampled_from(["wide", "linear"]),
+         "precision": st.sampled_from(["fp32", "bf16"])}
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.fixed_dictionaries({}, optional=SOUND))
+def test_whatever_is_accepted_trains_or_stops_with_advice(changes, textures):
+    try:
+        method, history, _ = pretrain(textures, tiny(**{"epochs": 1, "queue": 64} | changes))
+    except (ValueError, FloatingPointError, train.Collapsed) as error:
+        assert "\n" not in str(error) and re.search("allowed|lower lr|raise", str(error))
+        return
+    assert all(math.isfinite(value) for row in history for value in row.values())
+    assert all(t.isfinite().all() for t in method.query.parameters())
 
 
 def test_a_symmetric_step_needs_a_queue_of_twice_its_batch():
