@@ -211,25 +211,31 @@ def swept(parameter, values):
     return values
 
 
-def tried(name, changes, data=None, archs=None):
-    """Arms that depart from the baseline in each of `changes` (dicts of fields). Where a claim rests on the arm (lib.claims.REMEDIES)
-    every seed of its encoder, else two; where a profile sweeps nothing, one. The untrained encoders come first."""
+def tried(name, changes, data=None, archs=None, everywhere=False):
+    """Arms that depart from the baseline in each of `changes` (dicts of fields), the untrained encoders first.
+
+    Where a claim rests on the arm (lib.claims.REMEDIES), every seed of every remedied encoder. Else three seeds, of the first of them
+    alone unless the caller named `archs` or wants them everywhere. Where a profile sweeps nothing, one seed of each.
+    """
     p, found = profile(name), []
+    everywhere = everywhere or archs or not p.sweeps
     judged = [{}, {"queue": min(p.queues)}, {"queue": max(p.queues)}, *(remedy.changes for remedy in claims.REMEDIES)]
     for arch in remedied(name, archs):
         standard = base(name, arch, data)
         for change in changes:
             departs = {key: value for key, value in change.items() if getattr(standard, key) != value}
-            few = 2 if p.sweeps else 1
-            some = seeds(name, arch) if departs in judged and (p.sweeps or not departs) else seeds(name, arch)[:few]
-            found += [replace(standard, seed=seed, **departs) for seed in some]
+            rests = departs in judged and (p.sweeps or not departs)
+            if rests or everywhere or arch == p.remedied[0]:
+                few = seeds(name, arch)[:None if rests else 3 if p.sweeps else 1]
+                found += [replace(standard, seed=seed, **departs) for seed in few]
     return [*untrained(found), *dict.fromkeys(found)]
 
 
 def temperature(name, data=None, archs=None, taus=None):
     """Notebook 03: the temperature, all else equal, the learning rate too."""
-    taus = TAUS if taus is None and profile(name).sweeps else (0.1,) if taus is None else swept("taus", taus)
-    return tried(name, [{}, *({"tau": tau} for tau in taus)], data, archs)
+    everywhere = taus is not None
+    taus = swept("taus", taus) if everywhere else TAUS if profile(name).sweeps else (0.1,)
+    return tried(name, [{}, *({"tau": tau} for tau in taus)], data, archs, everywhere)
 
 
 def negatives(name, data=None, archs=None, queues=None):
@@ -239,10 +245,10 @@ def negatives(name, data=None, archs=None, queues=None):
     longest = max(p.queues)
     if queues is None and not p.sweeps:
         return tried(name, [{}, {"queue": longest}], data, archs)
-    queues = p.queues if queues is None else swept("queues", queues)
+    everywhere, queues = queues is not None, p.queues if queues is None else swept("queues", queues)
     changes = [{}, *({"queue": queue} for queue in queues), *({"queue": queue, "tau": 0.1} for queue in queues),
                {"queue": 0, "batch_keys": True}, {"method": "simclr"}, {"queue": longest, "batch_keys": not p.base.batch_keys}]
-    return tried(name, changes, data, archs)
+    return tried(name, changes, data, archs, everywhere)
 
 
 def augmentation(name, data=None, archs=None, strengths=None):
@@ -250,15 +256,15 @@ def augmentation(name, data=None, archs=None, strengths=None):
     paper's recipe. Colours are tried on a tint where the images themselves are grey."""
     if strengths is None and not profile(name).sweeps:
         return tried(name, [{}, claims.STRONGER], data, archs)
-    strengths = STRENGTHS if strengths is None else swept("strengths", strengths)
+    everywhere, strengths = strengths is not None, STRENGTHS if strengths is None else swept("strengths", strengths)
     start = profile(name).base
     alone = {key: PLAIN | {key: getattr(start, key)} for key in PLAIN}
     shapes = [PLAIN, alone["crop_min"], alone["blur_p"], {"hide_p": 0.5}]
     hues = [claims.STRONGER, *map(colours, strengths), alone["jitter_p"], alone["grayscale_p"], {"jitter_p": 0.0, "grayscale_p": 0.0}]
     tinted = next(r for r in claims.REMEDIES if r.name == "augmentation").elsewhere.get(data or start.data)
     if not tinted:
-        return tried(name, [{}, *shapes, *hues], data, archs)
-    return [*tried(name, [{}, *shapes], data, archs), *tried(name, [{}, *hues], tinted, archs)]
+        return tried(name, [{}, *shapes, *hues], data, archs, everywhere)
+    return [*tried(name, [{}, *shapes], data, archs, everywhere), *tried(name, [{}, *hues], tinted, archs, everywhere)]
 
 
 def begun(config, kind, name):
@@ -300,9 +306,10 @@ def projectors(name, data=None, archs=None, kinds=None):
     """Notebook 07: the projector's depth, width and dropout; with BatchNorm too."""
     if kinds is None and not profile(name).sweeps:
         return tried(name, [{}, claims.WIDER], data, archs)
-    kinds = PROJECTORS if kinds is None else swept("kinds", kinds)
+    everywhere, kinds = kinds is not None, PROJECTORS if kinds is None else swept("kinds", kinds)
     return tried(name, [{}, *({"projector": kind} for kind in kinds),
-                        *({"projector": kind, "projector_bn": True} for kind in kinds if kind in ("simple", "wide", "deep"))], data, archs)
+                        *({"projector": kind, "projector_bn": True} for kind in kinds if kind in ("simple", "wide", "deep"))],
+                 data, archs, everywhere)
 
 
 def improved(name, data=None, archs=None):

@@ -214,6 +214,26 @@ def test_where_a_claim_rests_on_an_arm_it_has_every_seed_of_its_encoders_and_the
             assert row.n == len(seeds("textures", arch)) and len(row.runs.split()) == 2 * row.n
 
 
+def test_a_sweep_that_no_claim_rests_on_is_one_encoder_with_three_seeds_unless_encoders_or_values_are_the_callers_own():
+    judged = {tuple(r.changes.items()) for r in claims.REMEDIES if r.changes} | {(), (("queue", 2048),)}
+    def seeds_of(arms):
+        found = {}
+        for c in [c for c in arms if c.epochs]:
+            same = studies.base("textures", c.arch, seed=c.seed)
+            departs = tuple((f, getattr(c, f)) for f in same.__dataclass_fields__ if f != "data" and getattr(c, f) != getattr(same, f))
+            found.setdefault((departs in judged, c.data, departs), {}).setdefault(c.arch, []).append(c.seed)
+        return found
+    every = {arch: [*range(5)] for arch in claims.REMEDIED}
+    for study in [s for s in STUDIES if s != "initialization"]:             # a claim rests on every arm of that one
+        found = seeds_of(getattr(studies, study)("textures"))
+        assert all(seeds == (every if rests else {"mobilenet_v3_small": [0, 1, 2]}) for (rests, _, _), seeds in found.items())
+        assert {rests for rests, _, _ in found} == {True, False}
+    for given in ({"archs": claims.REMEDIED}, {"taus": [0.07, 0.1]}):
+        found = seeds_of(studies.temperature("textures", **given))
+        assert all(seeds == (every if rests else {arch: [0, 1, 2] for arch in every}) for (rests, _, _), seeds in found.items())
+    assert {c.seed for c in studies.temperature("quick", taus=[0.3]) if c.tau == 0.3} == {0}        # where nothing is swept, as it was
+
+
 def test_the_paper_and_each_remedy_left_out_depart_by_one_remedy():
     arms = [c for c in studies.improved("textures") if c.arch == "resnet18" and c.seed == 0 and c.all_epochs == studies.TEXTURES.epochs]
     whole = next(c for c in arms if c.origin == "seed" and c.tau == 0.1 and c.projector == "wide" and c.grayscale_p == 0.5)
