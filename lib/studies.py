@@ -4,6 +4,7 @@ Adding an encoder, a value or a data set here or in lib.models carries through t
 """
 import argparse
 import ast
+import math
 import os
 import sys
 import time
@@ -11,6 +12,8 @@ import warnings
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
+import numpy as np
+import pandas as pd
 import torch
 from joblib import Parallel, delayed
 
@@ -27,6 +30,11 @@ FINALISTS = {                                          # encoder -> the two best
     "resnet18": (2e-3, 6e-4), "resnet50": (2e-3, 6e-3)}
 SEARCH_WEIGHT_DECAY = 0.1     # tried at the best learning rate, against the profile's own
 SEARCH_SEED, FINAL_SEED = 100, 101
+# What `tau_search` and `recipe_search` found on val, with these two seeds as well; tests/test_studies.py compares it with the stored runs.
+TAU_LRS = {}                  # encoder -> {temperature: its best learning rate} (best_rates)
+UNION = {}                    # what helps in the first stage of the search for a recipe, together (helpful): its second stage
+SINGLES = (claims.COOLER, {"tau": 0.5}, claims.WIDER, {"projector": "mlp2048"}, {"projector_bn": True}, {"crop_min": 0.5},
+           {"crop_min": 0.08}, {"blur_p": 0.0})     # its first stage, beside the longest queue
 
 
 @dataclass(frozen=True)
@@ -176,6 +184,65 @@ def search(name, data=None, archs=None):
             for arch, lr, weight_decay, seed in wanted]
 
 
+def tau_search(name, data=None, archs=None):
+    """A learning rate for each temperature: of the first remedied encoder, the three of the grid nearest to its own, on val, a quarter of
+    the schedule. At the baseline's temperature `search` has them. Nothing where a profile sweeps nothing or has another optimiser."""
+    p, found = profile(name), []
+    for arch in remedied(name, archs)[:1] if p.sweeps and p.base.optimizer == "adamw" else ():
+        standard = base(name, arch, data, seed=SEARCH_SEED, epochs=max(1, p.base.epochs // 4), evaluation="val")
+        rates = sorted(sorted(SEARCH_LRS, key=lambda lr: abs(math.log(lr / standard.lr)))[:3])
+        found += [replace(standard, tau=tau, lr=lr) for tau in TAUS if tau != standard.tau for lr in rates]
+    return found
+
+
+def best_rates(table):
+    """{encoder: {temperature: the learning rate with the best kNN on val}} from a table of the runs of `tau_search`."""
+    best = table.loc[table.groupby(["arch", "tau"]).knn_val.idxmax()]
+    return {arch: dict(zip(part.tau, part.lr)) for arch, part in best.groupby("arch")}
+
+
+def recipe_search(name, data=None, archs=None):
+    """Our own recipe: single departures from the baseline, then those together that help (UNION), on every remedied encoder, both seeds
+    of the search, on val, half the schedule. Nothing where a profile sweeps nothing."""
+    p = profile(name)
+    changes = [{}, *SINGLES, {"queue": max(p.queues)}, UNION] if p.sweeps else []
+    return list(dict.fromkeys(
+        base(name, arch, data, seed=seed, epochs=max(1, p.base.epochs // 2), evaluation="val", **change)
+        for change in changes for arch in remedied(name, archs) for seed in (SEARCH_SEED, FINAL_SEED)))
+
+
+def recipe_gains(table, standard=TEXTURES):
+    """What each recipe gains in kNN on val over the baseline, per encoder, mean over seeds: {recipe: array}, a recipe as a sorted tuple of
+    (field, value), from a table of the runs of `recipe_search`."""
+    fields, knn = sorted({field for change in SINGLES for field in change} | {"queue"}), {}
+    for row in table.to_dict("records"):
+        recipe = tuple((field, row[field]) for field in fields if row[field] != getattr(standard, field))
+        knn.setdefault(recipe, {}).setdefault(row["arch"], []).append(row["knn_val"])
+    return {recipe: np.array([np.mean(values) - np.mean(knn[()][arch]) for arch, values in found.items()])
+            for recipe, found in knn.items() if recipe}
+
+
+def helpful(table):
+    """UNION: of each field its best single value, where that gains on average over the encoders and loses on none."""
+    gains, best = recipe_gains(table), {}
+    for recipe in sorted((r for r in gains if len(r) == 1), key=lambda r: gains[r].mean()):
+        best[recipe[0][0]] = recipe                                        # the last is the best
+    return dict(recipe[0] for recipe in best.values() if gains[recipe].mean() > 0 and gains[recipe].min() >= 0)
+
+
+def our_recipe(table):
+    """claims.OURS: what helps, together, if that gains on average at least what the best of it gains alone, else that; {} if nothing
+    helps. Raises KeyError while the runs of what helps together are not in the table."""
+    gains, union = recipe_gains(table), helpful(table)
+    return max([union, *({field: value} for field, value in union.items())],
+               key=lambda recipe: gains[tuple(sorted(recipe.items()))].mean() if recipe else 0)
+
+
+def searches(name, data=None, archs=None):
+    """Everything that chooses something on val."""
+    return list(dict.fromkeys([*search(name, data, archs), *tau_search(name, data, archs), *recipe_search(name, data, archs)]))
+
+
 # ---- the remedies: notebooks 03 to 08 ----
 
 TAUS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -187,7 +254,9 @@ PLAIN = {"crop_min": 1.0, "jitter_p": 0.0, "grayscale_p": 0.0, "blur_p": 0.0}   
 
 
 def colours(strength):
-    """Colour jitter of one strength c, as the official code has it: (0.8 c, 0.8 c, 0.8 c, min(0.5, 0.4 c))."""
+    """Colour jitter of one strength c, as the official code has it: (0.8 c, 0.8 c, 0.8 c, min(0.5, 0.4 c)). Raises ValueError below 0."""
+    if isinstance(strength, str) or not 0 <= strength < math.inf:
+        raise ValueError(f"strengths = {strength!r}; allowed: numbers, 0 or more")
     return {"jitter": (0.8 * strength,) * 3 + (min(0.5, 0.4 * strength),)}
 
 
@@ -232,10 +301,25 @@ def tried(name, changes, data=None, archs=None, everywhere=False):
 
 
 def temperature(name, data=None, archs=None, taus=None):
-    """Notebook 03: the temperature, all else equal, the learning rate too."""
+    """Notebook 03: the temperature, all else equal, the learning rate too; and with the one that was chosen for it (TAU_LRS)."""
     everywhere = taus is not None
     taus = swept("taus", taus) if everywhere else TAUS if profile(name).sweeps else (0.1,)
-    return tried(name, [{}, *({"tau": tau} for tau in taus)], data, archs, everywhere)
+    standard = [base(name, arch, data) for arch in remedied(name, archs) if profile(name).sweeps]
+    own = [replace(c, tau=tau, lr=lr, seed=seed) for c in standard if c.optimizer == "adamw" for tau, lr in TAU_LRS.get(c.arch, {}).items()
+           if tau in taus and lr != c.lr for seed in seeds(name, c.arch)[:3]]
+    return [*tried(name, [{}, *({"tau": tau} for tau in taus)], data, archs, everywhere), *own]
+
+
+def by_rate(table):
+    """Runs of the temperature as two curves, told by a column `rate`: all that have the baseline's learning rate, and all that have the one
+    chosen for their temperature (TAU_LRS), the baseline's own among them; of an encoder without a choice the first alone."""
+    standard = table[table.arm == "trained"]
+    first = standard.groupby("arch").lr.first()
+    rates = {(row.arch, row.tau): row.lr for row in standard.itertuples() if row.arch in TAU_LRS and row.optimizer == "adamw"} | {
+        (arch, tau): lr for arch, found in TAU_LRS.items() for tau, lr in found.items()}
+    own = pd.Series([rates.get(pair) for pair in zip(table.arch, table.tau)], index=table.index)
+    return pd.concat([table[table.lr == table.arch.map(first)].assign(rate="same learning rate"),
+                      table[table.lr == own].assign(rate="learning rate chosen for it")])
 
 
 def negatives(name, data=None, archs=None, queues=None):
@@ -313,24 +397,27 @@ def projectors(name, data=None, archs=None, kinds=None):
 
 
 def improved(name, data=None, archs=None):
-    """Notebook 08: the paper's remedies together, with the SEED start and without, against the baseline, SEED alone and light-moco, all
-    at equal epochs; on the encoders of the remedies also twice the epochs, and each remedy left out."""
+    """Notebook 08: the paper's remedies together, with the SEED start and without, and our recipe once there is one (claims.OURS), against
+    the baseline and SEED alone, all at equal epochs; on the encoders of the remedies also light-moco, twice the epochs, and each remedy
+    alone and left out."""
     p = profile(name)
     few = remedied(name, archs)
     small = [arch for arch in chosen(name, archs) if arch != models.LARGE]
     if not small:
         raise ValueError(f"archs = {archs!r}; allowed: at least one encoder beside the reference {models.LARGE}")
     if not p.sweeps:
-        return [*tried(name, [{}, PAPERS], data, archs), *supervised(name, data, few)]
+        return [*tried(name, [{}, PAPERS, claims.OURS or {}], data, archs), *supervised(name, data, few)]
     standard = [base(name, arch, data, seed=seed) for arch in small for seed in seeds(name, arch)]
     papers = [replace(c, **PAPERS) for c in standard]
     first = [c for c in standard if c.seed == 0]
     longer = [c for c in first if c.arch in few]
-    without = [replace(c, **{key: getattr(c, key) for key in left}, **{k: v for k, v in PAPERS.items() if k not in left})
-               for left in (claims.COOLER, claims.STRONGER, claims.WIDER) for c in standard if c.arch in few and c.seed < 2]
+    three, both = (claims.COOLER, claims.STRONGER, claims.WIDER), [c for c in standard if c.arch in few and c.seed < 2]
+    alone = [*(replace(c, **remedy) for remedy in three for c in both), *(begun(c, "seed", name) for c in both)]
+    without = [replace(c, **{k: v for k, v in PAPERS.items() if k not in left}) for left in three for c in both]
     return list(dict.fromkeys([
-        *untrained(standard), *standard, *(begun(c, "seed", name) for c in papers), *papers, *(begun(c, "seed", name) for c in without),
-        *(distilled(c, name) for c in first), *(light(c) for c in first), *(replace(c, epochs=2 * c.epochs) for c in longer),
+        *untrained(standard), *standard, *(begun(c, "seed", name) for c in papers), *papers,
+        *(replace(c, **claims.OURS) for c in standard if claims.OURS), *alone, *(begun(c, "seed", name) for c in without),
+        *(distilled(c, name) for c in first), *(light(c) for c in longer), *(replace(c, epochs=2 * c.epochs) for c in longer),
         *(begun(replace(c, **PAPERS, epochs=2 * c.epochs), "seed", name) for c in longer), *supervised(name, data, small)]))
 
 
@@ -363,13 +450,14 @@ def change(config, name):
             del differs["epochs"]
         else:
             differs["epochs"] = config.all_epochs
+    ours = claims.OURS == differs and bool(differs)
     for words, group in GROUPS.items():
         if group.items() <= {f: getattr(config, f) for f in group}.items() and set(differs) & set(group):
             parts.append(words)
             differs = {f: value for f, value in differs.items() if f not in group}
     flags = {"projector_bn": "BatchNorm in the projector", "batch_keys": "keys of the batch" if config.batch_keys else "queue alone"}
     parts += [WORDS[f].format(value) if f in WORDS else flags.get(f, f"{f} = {value}") for f, value in differs.items()]
-    return ", ".join(parts)
+    return ", ".join(parts) if not ours else "our recipe" if len(claims.OURS) > 1 else f"{parts[0]} (our recipe)"
 
 
 def remedies(name, data=None, archs=None):
@@ -462,18 +550,26 @@ def check_parameters(namespace, *known):
 
 
 def hours(configs):
-    """Rough hours on two CPU cores, two runs side by side, from measured steps; the work grows with the multiply-adds."""
-    def work(arch, size=32, stem="imagenet", width=1.0):
-        return models.multiply_adds(arch, size, stem, width)
-    total = 0
-    for c in configs:
+    """Rough hours on two CPU cores, two runs side by side, from measured steps; the work grows with the multiply-adds. Starts that are
+    not among `configs` count too: in a clone, which has no weights, they are trained again.
+
+    A step is MoCo's and worth four forward passes: query forward and backward (three), key forward (one). Both views of SimCLR have a
+    gradient; who has no key has the teacher's forward pass, or nothing.
+    """
+    def speed(c):                                                          # images a second of a step
+        usual = models.multiply_adds(c.arch, 32)
+        rate = IMAGES_PER_SECOND.get(c.arch, 2e9 / usual)
+        size = SIZES.get(c.data.split(":")[0], (224, 0))[0]
+        return rate * usual / models.multiply_adds(c.arch, size, c.stem, c.width)
+    total, starts = 0, {c.start for c in configs if c.start} - {*configs}
+    for c in [*starts, *configs]:
         if c.arch == "pixels":
             continue
-        rate = IMAGES_PER_SECOND.get(c.arch, 2e9 / work(c.arch))
-        size, images = SIZES.get(c.data.split(":")[0], (224, 1_281_167))
-        evaluation = 0.25 * (37_000 if c.evaluation == "full" else 6_000)  # images embedded, a forward pass is a quarter of a step
-        seconds = (c.epochs * (c.limit or images) + evaluation) / rate * work(c.arch, size, c.stem, c.width) / work(c.arch)
-        total += seconds + (30 if c.evaluation == "full" else 5)
+        images = c.epochs * (c.limit or SIZES.get(c.data.split(":")[0], (224, 1_281_167))[1])
+        evaluation = 0.25 * (37_000 if c.evaluation == "full" else 6_000)  # images embedded, in forward passes
+        share = 2 if c.symmetric else {"simclr": 1.5, "seed": 0.75, "supervised": 0.75}.get(c.method, 1)
+        total += (images * share + evaluation) / speed(c) + (0.25 * images / speed(c.teacher) if c.teacher else 0)
+        total += 30 if c.evaluation == "full" else 5
     return total / 2 / 3600
 
 
@@ -483,13 +579,13 @@ def main(argv=None):
     parser.add_argument("--data", help="a data set instead of the profile's, for instance folder:/my/images")
     parser.add_argument("--archs", help="encoders instead of the profile's, for instance resnet18,resnet50")
     parser.add_argument("--only", choices=("all", "observations", "remedies", "search"), default="all",
-                        help="notebooks 01 and 02, 03 to 08, or the search for learning rates alone")
+                        help="notebooks 01 and 02, 03 to 08, or the searches for learning rates and for our recipe alone")
     parser.add_argument("--match", metavar="TEXT", help="only runs, of the study or the search, whose folder's name contains TEXT")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument("--dry-run", action="store_true", help="print what is missing and train nothing")
     args = parser.parse_args(argv)
     try:
-        wanted = search(args.profile, args.data, args.archs) if args.only == "search" or args.match else []
+        wanted = searches(args.profile, args.data, args.archs) if args.only == "search" or args.match else []
         study = {"all": plan, "observations": observations, "remedies": remedies}.get(args.only)
         wanted += study(args.profile, args.data, args.archs) if study else []
         wanted = list(dict.fromkeys([*(c.start for c in wanted if c.start), *wanted]))      # a start is a run of its own, and comes first
