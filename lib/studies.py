@@ -51,6 +51,7 @@ class Profile:
     remedied: tuple = claims.REMEDIED                  # encoders on which remedies are tried one at a time
     queues: tuple = (128, 512, 2048)                   # lengths of the queue that are tried
     sweeps: bool = True                                # False: of each remedy the arm that its claim names, with one seed
+    transfers: int = 100                               # runs whose transfer notebook 08 computes, at most; the others say so
 
 
 # A short schedule on a small set, chosen on val with MobileNetV3-Small and a seed that the study does not use. AdamW: SGD was much
@@ -70,11 +71,11 @@ PROFILES = {
     # tests: all notebooks in minutes; numbers mean nothing
     "smoke": Profile(replace(TEXTURES, limit=512, epochs=3, batch_size=64, queue=128),
                      encoders=("mobilenet_v3_small", "resnet18", "resnet50"), seeds=1, seeds_of={}, widths=(0.25,),
-                     remedied=("mobilenet_v3_small",), queues=(128, 256), sweeps=False),
+                     remedied=("mobilenet_v3_small",), queues=(128, 256), sweeps=False, transfers=1),
     # a reader's own machine, within `make report`
     "quick": Profile(replace(TEXTURES, epochs=4), encoders=("mobilenet_v3_small", "resnet18", "resnet50"),
                      seeds=1, seeds_of={"mobilenet_v3_small": 2}, ceilings=("mobilenet_v3_small",), widths=(),
-                     extra=FASTER, remedied=("mobilenet_v3_small",), queues=(128, 2048), sweeps=False),
+                     extra=FASTER, remedied=("mobilenet_v3_small",), queues=(128, 2048), sweeps=False, transfers=2),
     # the controlled study
     "textures": Profile(TEXTURES, extra=FASTER),
     # photographs without a GPU: more resolution than the ImageNet stem leaves, or ResNet-18 stays at its untrained kNN
@@ -247,7 +248,7 @@ def searches(name, data=None, archs=None):
 
 TAUS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 STRENGTHS = (0.25, 1.5)             # of the colours, the official code's --cj; the paper's recipe is 1.0 with greyscale 0.5
-PROJECTORS = ("linear", "simple", "wide", "deep", "dropout", "mlp4096")
+PROJECTORS = ("linear", "simple", "wide", "deep", "dropout", "mlp256", "mlp4096")
 STARTED = 2                              # epochs of the whole that a start takes, as in the official script of MobileNetV3-Large
 PAPERS = claims.COOLER | claims.STRONGER | claims.WIDER
 PLAIN = {"crop_min": 1.0, "jitter_p": 0.0, "grayscale_p": 0.0, "blur_p": 0.0}     # no augmentation; a component alone departs from it
@@ -500,6 +501,33 @@ def gather(name, configs, train=True, study=observations):
             check(config)
     found = {name: [runs.run_or_load(c, name) for c in mine]} | {other: stored(other, study=study) for other in COMMITTED if other != name}
     return {p: some for p, some in found.items() if some}
+
+
+def transferred(table, loaded, name, train=True, archs=None, target="digits"):
+    """What encoders are worth on another data set: (rows of compared's `table` with `linear_{target}` and `fine_tuned_{target}`, sentences
+    that say how many more of them there might be).
+
+    Of the remedied encoders, seeds 0 to 2: the baseline, untrained, the paper's remedies with the SEED start and without, supervised.
+    What is not stored (runs.transfer) is computed for runs of profile `name` whose weights are here, at most Profile.transfers of them,
+    the baseline first; nothing with train=False.
+    """
+    found, sentences = [], []
+    for p, some in loaded.items():
+        few = remedied(p, archs if p == name else None)
+        rows = table[(table.profile == p) & table.arch.isin(few) & (table.seed < 3) & (table.width == 1)
+                     & table.change.isin(["", "the paper's three", "SEED start, the paper's three"])]
+        rows = rows.assign(rank=rows.arm.map({"trained": 0, "untrained": 1}).fillna(2)).sort_values(["seed", "rank"], kind="stable")
+        by, lacking = {run.name: run for run in some}, 0
+        for i, row in enumerate(rows.to_dict("records")):
+            try:
+                worth = runs.transfer(by[row["run"]], target, train and p == name and i < profile(p).transfers)
+                found.append(row | {f"{kind}_{target}": accuracy for kind, accuracy in worth.items()})
+            except FileNotFoundError:
+                lacking += 1
+        if lacking:
+            sentences.append(f"{p}: {lacking} of {len(rows)} runs have no transfer to {target} stored; under their own profile, with "
+                             f"train = True, it is computed where their weights are, for at most {profile(p).transfers} runs.")
+    return pd.DataFrame(found, columns=[*table, f"linear_{target}", f"fine_tuned_{target}"]), sentences
 
 
 def check(config):

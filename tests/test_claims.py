@@ -608,7 +608,8 @@ def rules_at(commit):
 @pytest.mark.parametrize("ours", [None, {}, {"tau": 0.05, "crop_min": 0.5}])
 def test_our_recipe_is_judged_on_all_five_once_it_is_known_and_changes_no_other_rule(ours):
     source = (runs.ROOT / "lib" / "claims.py").read_text()
-    found, without = (executed(re.sub(r"^OURS = .*$", f"OURS = {value!r}", source, flags=re.MULTILINE), "claims.py") for value in (ours, None))
+    found, without = (executed(re.sub(r"^OURS = .*$", f"OURS = {value!r}", source, flags=re.MULTILINE), "lib/claims.py")
+                      for value in (ours, None))
     added = [claim for claim in found.CLAIMS if claim.name not in {c.name for c in without.CLAIMS}]
     assert [claim.name for claim in added] == (["ours_helps", "ours_gathers"] if ours else [])
     assert {c.name: c.rule for c in without.CLAIMS}.items() <= {c.name: c.rule for c in found.CLAIMS}.items()

@@ -140,7 +140,8 @@ def test_a_temperature_with_another_best_rate_has_three_seeds_with_that_too_and_
     assert [(c.arch, c.tau, c.lr, c.seed) for c in added] == [("mobilenet_v3_small", 0.05, 6e-4, seed) for seed in range(3)]
     assert studies.change(added[0], "textures") == "temperature 0.05, learning rate 0.0006"
     assert set(before) < set(studies.temperature("textures")) and studies.temperature("cifar10")[-1].lr == 0.06
-    table = pd.DataFrame([{**c.__dict__, "arm": "remedy" if studies.change(c, "textures") else "trained"} for c in [*before, *added] if c.epochs])
+    table = pd.DataFrame([{**c.__dict__, "arm": "remedy" if studies.change(c, "textures") else "trained"}
+                          for c in [*before, *added] if c.epochs])
     curves = {(rate, arch): sorted(set(zip(part.tau, part.lr))) for (rate, arch), part in studies.by_rate(table).groupby(["rate", "arch"])}
     assert curves["learning rate chosen for it", "mobilenet_v3_small"] == [(0.05, 6e-4), (0.1, 2e-3), (0.2, 2e-3)]
     assert curves["same learning rate", "mobilenet_v3_small"] == [(tau, 2e-3) for tau in studies.TAUS]
@@ -150,7 +151,7 @@ def test_a_temperature_with_another_best_rate_has_three_seeds_with_that_too_and_
 # --- our recipe -------------------------------------------------------------------------------------------------------
 
 def recipes(gains, seeds=2):
-    """A made-up table of runs of the search for our recipe. gains: {departure as a tuple of (field, value): (gain of one encoder, other)}."""
+    """A made-up table of runs of the search for our recipe. gains: {tuple of (field, value): (gain of one encoder, of the other)}."""
     rows = []
     for recipe, gain in {(): (0.0, 0.0), **gains}.items():
         for i, arch in enumerate(("mobilenet_v3_small", "resnet18")):
@@ -169,8 +170,9 @@ def test_what_helps_is_the_best_value_of_each_field_where_it_gains_on_average_an
     assert studies.helpful(recipes(dict.fromkeys(STAGE, (0.0, 0.0)))) == {}
 
 
-@pytest.mark.parametrize("together, ours", [((0.06, 0.06), {"tau": 0.1, "projector": "wide"}), ((0.05, 0.05), {"tau": 0.1, "projector": "wide"}),
-                                            ((0.09, 0.0), {"projector": "wide"})])
+@pytest.mark.parametrize("together, ours", [
+    ((0.06, 0.06), {"tau": 0.1, "projector": "wide"}), ((0.05, 0.05), {"tau": 0.1, "projector": "wide"}),
+    ((0.09, 0.0), {"projector": "wide"})])
 def test_our_recipe_is_what_helps_together_unless_the_best_of_it_alone_gains_more(together, ours):
     union = (("projector", "wide"), ("tau", 0.1))
     assert studies.our_recipe(recipes({**STAGE, union: together})) == ours
@@ -187,7 +189,8 @@ def test_the_search_for_our_recipe_departs_in_one_field_at_a_time_and_then_in_th
     first = studies.recipe_search("textures")
     standard = {arch: replace(studies.base("textures", arch), epochs=8, evaluation="val") for arch in claims.REMEDIED}
     def departs(c):
-        return tuple((f, getattr(c, f)) for f in sorted(c.__dataclass_fields__) if f != "seed" and getattr(c, f) != getattr(standard[c.arch], f))
+        same = replace(standard[c.arch], seed=c.seed)
+        return tuple((f, getattr(c, f)) for f in sorted(c.__dataclass_fields__) if getattr(c, f) != getattr(same, f))
     found = {}
     for c in first:
         found.setdefault(departs(c), []).append((c.arch, c.seed))
@@ -365,12 +368,12 @@ def test_a_sweep_that_no_claim_rests_on_is_one_encoder_with_three_seeds_unless_e
 
 def test_the_paper_and_each_remedy_left_out_depart_by_one_remedy():
     arms = [c for c in studies.improved("textures") if c.arch == "resnet18" and c.seed == 0 and c.all_epochs == studies.TEXTURES.epochs]
-    alone = {studies.change(c, "textures") for c in arms} & {"temperature 0.1", "stronger augmentation", "wide projector", "SEED start"}
-    assert len(alone) == 4
+    baseline = studies.base("textures", "resnet18", seed=0)
+    assert {replace(baseline, **remedy) for remedy in (claims.COOLER, claims.STRONGER, claims.WIDER)} < set(arms)
     whole = next(c for c in arms if c.origin == "seed" and c.tau == 0.1 and c.projector == "wide" and c.grayscale_p == 0.5)
     left = [{f for f in whole.__dataclass_fields__ if getattr(c, f) != getattr(whole, f)} for c in arms if c.start == whole.start]
-    assert sorted(map(sorted, left)) == [[], ["grayscale_p", "jitter"],
-                                              ["grayscale_p", "jitter", "projector", "tau"], ["projector"], ["tau"]]     # or all but the start
+    assert sorted(map(sorted, left)) == [                                    # or all but the start
+        [], ["grayscale_p", "jitter"], ["grayscale_p", "jitter", "projector", "tau"], ["projector"], ["tau"]]
     assert replace(whole, start=None, epochs=whole.all_epochs) in arms
     assert whole.start.method == "seed" and whole.start.teacher in encoders("textures") and whole.start.evaluation == "val"
 
@@ -434,6 +437,29 @@ def test_an_arm_that_cannot_run_stops_before_anything_is_trained(toy, monkeypatc
 def test_a_value_out_of_range_is_refused_before_anything_is_trained(study, values, words):
     with pytest.raises(ValueError, match=words):
         getattr(studies, study)("quick", **values)
+
+
+def test_transfers_are_of_some_arms_and_seeds_computed_by_their_own_profile_up_to_a_number_and_else_a_sentence(monkeypatch):
+    rows, computed = [], []
+    for p, count in (("quick", 2), ("textures", 4)):
+        for arm, change in (("remedy", "the paper's three"), ("remedy", "temperature 0.1"), ("untrained", ""), ("trained", "")):
+            rows += [{"profile": p, "run": f"{arm}{change}{seed}", "arch": "mobilenet_v3_small", "seed": seed, "width": 1.0, "arm": arm,
+                      "change": change} for seed in range(count)]
+    table = pd.DataFrame(rows)
+    loaded = {p: [runs.Run(runs.ROOT / p / name, None, {}, None, {}) for name in part.run] for p, part in table.groupby("profile")}
+
+    def transfer(run, target, train):
+        if run.path.parent.name == "textures" and run.name != "trained0" or run.path.parent.name == "quick" and not train:
+            raise FileNotFoundError
+        computed.append((run.path.parent.name, run.name, train))
+        return {"linear": 0.9, "fine_tuned": 0.95}
+    monkeypatch.setattr(runs, "transfer", transfer)
+    worth, lacking = studies.transferred(table, loaded, "quick")
+    assert computed == [("quick", "trained0", True), ("quick", "untrained0", True), ("textures", "trained0", False)]
+    assert worth[["linear_digits", "fine_tuned_digits"]].values.tolist() == [[0.9, 0.95]] * 3
+    assert [sentence.split(" runs have")[0] for sentence in lacking] == ["quick: 4 of 6", "textures: 8 of 9"]
+    worth, lacking = studies.transferred(table[table.profile == "quick"], {"quick": loaded["quick"]}, "quick", train=False)
+    assert worth.empty and "linear_digits" in worth and lacking[0].startswith("quick: 6 of 6")
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
