@@ -157,7 +157,7 @@ def projector(kind: str, dim: int, out: int = 128, bn: bool = False) -> nn.Seque
 
 def hidden(kind: str, dim: int) -> list[int]:
     """Widths of a projector's hidden layers on h (N, dim); none of `linear`."""
-    mlp = re.fullmatch(r"mlp([1-9]\d*)", kind)
+    mlp = re.fullmatch(r"mlp([1-9]\d*)", str(kind))
     if not mlp:
         check_name("projector", kind, (*PROJECTORS, "mlp2048"))
     return {"linear": [], "wide": [2 * dim], "deep": [dim, dim]}.get(kind, [int(mlp[1]) if mlp else dim])

@@ -204,9 +204,9 @@ def best_rates(table):
 
 def recipe_search(name, data=None, archs=None):
     """Our own recipe: single departures from the baseline, then those together that help (UNION), on every remedied encoder, both seeds
-    of the search, on val, half the schedule. Nothing where a profile sweeps nothing."""
+    of the search, on val, half the schedule. Nothing where a profile sweeps nothing or has another optimiser."""
     p = profile(name)
-    changes = [{}, *SINGLES, {"queue": max(p.queues)}, UNION] if p.sweeps else []
+    changes = [{}, *SINGLES, {"queue": max(p.queues)}, UNION] if p.sweeps and p.base.optimizer == "adamw" else []
     return list(dict.fromkeys(
         base(name, arch, data, seed=seed, epochs=max(1, p.base.epochs // 2), evaluation="val", **change)
         for change in changes for arch in remedied(name, archs) for seed in (SEARCH_SEED, FINAL_SEED)))
@@ -214,13 +214,14 @@ def recipe_search(name, data=None, archs=None):
 
 def recipe_gains(table, standard=TEXTURES):
     """What each recipe gains in kNN on val over the baseline, per encoder, mean over seeds: {recipe: array}, a recipe as a sorted tuple of
-    (field, value), from a table of the runs of `recipe_search`."""
+    (field, value), from a table of the runs of `recipe_search`. One that lacks a run that the baseline has is left out."""
     fields, knn = sorted({field for change in SINGLES for field in change} | {"queue"}), {}
     for row in table.to_dict("records"):
         recipe = tuple((field, row[field]) for field in fields if row[field] != getattr(standard, field))
         knn.setdefault(recipe, {}).setdefault(row["arch"], []).append(row["knn_val"])
+    count = {arch: len(values) for arch, values in knn[()].items()}
     return {recipe: np.array([np.mean(values) - np.mean(knn[()][arch]) for arch, values in found.items()])
-            for recipe, found in knn.items() if recipe}
+            for recipe, found in knn.items() if recipe and {arch: len(values) for arch, values in found.items()} == count}
 
 
 def helpful(table):
@@ -256,7 +257,7 @@ PLAIN = {"crop_min": 1.0, "jitter_p": 0.0, "grayscale_p": 0.0, "blur_p": 0.0}   
 
 def colours(strength):
     """Colour jitter of one strength c, as the official code has it: (0.8 c, 0.8 c, 0.8 c, min(0.5, 0.4 c)). Raises ValueError below 0."""
-    if isinstance(strength, str) or not 0 <= strength < math.inf:
+    if not isinstance(strength, (int, float)) or not 0 <= strength < math.inf:
         raise ValueError(f"strengths = {strength!r}; allowed: numbers, 0 or more")
     return {"jitter": (0.8 * strength,) * 3 + (min(0.5, 0.4 * strength),)}
 

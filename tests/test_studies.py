@@ -168,6 +168,9 @@ def test_what_helps_is_the_best_value_of_each_field_where_it_gains_on_average_an
     assert studies.helpful(recipes(STAGE)) == {"tau": 0.1, "projector": "wide"}
     assert studies.helpful(recipes(STAGE | {WARM: (0.1, -0.01)})) == {"projector": "wide"}     # a field's best value, which loses on one
     assert studies.helpful(recipes(dict.fromkeys(STAGE, (0.0, 0.0)))) == {}
+    whole = recipes(STAGE)
+    short = whole[(whole.projector == "simple") | (whole.arch == "resnet18") | (whole.seed == 100)]     # a run of the wide one collapsed
+    assert studies.helpful(short) == {"tau": 0.1}
 
 
 @pytest.mark.parametrize("together, ours", [
@@ -201,7 +204,7 @@ def test_the_search_for_our_recipe_departs_in_one_field_at_a_time_and_then_in_th
     monkeypatch.setattr(studies, "UNION", {"tau": 0.1, "projector": "wide"})
     added = [c for c in studies.recipe_search("textures") if c not in first]
     assert [(c.arch, c.seed) for c in added] == everyone and {departs(c) for c in added} == {(*WIDE, *COOL)}
-    assert studies.recipe_search("quick") == studies.recipe_search("smoke") == []
+    assert studies.recipe_search("quick") == studies.recipe_search("cifar10") == []
 
 
 def test_our_recipe_is_what_its_search_found():
@@ -433,7 +436,8 @@ def test_an_arm_that_cannot_run_stops_before_anything_is_trained(toy, monkeypatc
     ("augmentation", {"strengths": [-0.5]}, "strengths = -0.5"),
     ("augmentation", {"strengths": ["weak"]}, "strengths = 'weak'"), ("temperature", {"taus": [0.0]}, "tau = 0.0"),
     ("temperature", {"taus": ["low"]}, "tau = 'low'"), ("negatives", {"queues": [-128]}, "queue = -128"),
-    ("projectors", {"kinds": ["mlp0"]}, "projector = 'mlp0'")])
+    ("projectors", {"kinds": ["mlp0"]}, "projector = 'mlp0'"),
+    ("projectors", {"kinds": [1024]}, "projector = 1024"), ("augmentation", {"strengths": [None]}, "strengths = None")])
 def test_a_value_out_of_range_is_refused_before_anything_is_trained(study, values, words):
     with pytest.raises(ValueError, match=words):
         getattr(studies, study)("quick", **values)
