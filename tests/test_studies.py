@@ -485,6 +485,14 @@ def test_a_dry_run_of_some_encoders_lists_these_alone(capsys, tmp_path, monkeypa
         main(["--archs", "resnet81"])
 
 
+def test_a_dry_run_of_the_searches_lists_all_three_and_nothing_else(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "STORE", tmp_path)
+    main(["--profile", "textures", "--only", "search", "--dry-run"])
+    listed = {line.strip() for line in capsys.readouterr().out.splitlines()[1:]}
+    wanted = [c for study in (search, studies.tau_search, studies.recipe_search) for c in study("textures")]
+    assert listed == {runs.folder(c, "textures").name for c in wanted} and len(listed) == len(wanted)
+
+
 def test_the_command_trains_what_is_missing_and_then_nothing(toy, monkeypatch, capsys):
     main(["--profile", "toy"])
     assert {path.name for path in runs.paths("toy")} == {runs.folder(config, "toy").name for config in plan("toy")}
