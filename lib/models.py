@@ -147,16 +147,26 @@ def projector(kind: str, dim: int, out: int = 128, bn: bool = False) -> nn.Seque
     ReLU. `mlp2048`: hidden 2048, or any other number. bn puts BatchNorm1d after each hidden Linear, which then has no
     bias (`linear` has none to put it after); the paper's projectors have none.
     """
-    mlp = re.fullmatch(r"mlp([1-9]\d*)", kind)
-    if not mlp:
-        check_name("projector", kind, (*PROJECTORS, "mlp2048"))
-    hidden = {"linear": [], "wide": [2 * dim], "deep": [dim, dim]}.get(kind, [int(mlp[1]) if mlp else dim])
-    layers = []
-    for n_in, n_out in zip([dim, *hidden], hidden, strict=False):
+    widths, layers = hidden(kind, dim), []
+    for n_in, n_out in zip([dim, *widths], widths, strict=False):
         layers += [nn.Linear(n_in, n_out, bias=not bn), *([nn.BatchNorm1d(n_out)] if bn else []), nn.ReLU(inplace=True)]
     if kind == "dropout":
         layers.append(nn.Dropout(0.5))
-    return nn.Sequential(*layers, nn.Linear([dim, *hidden][-1], out))
+    return nn.Sequential(*layers, nn.Linear([dim, *widths][-1], out))
+
+
+def hidden(kind: str, dim: int) -> list[int]:
+    """Widths of a projector's hidden layers on h (N, dim); none of `linear`."""
+    mlp = re.fullmatch(r"mlp([1-9]\d*)", str(kind))
+    if not mlp:
+        check_name("projector", kind, (*PROJECTORS, "mlp2048"))
+    return {"linear": [], "wide": [2 * dim], "deep": [dim, dim]}.get(kind, [int(mlp[1]) if mlp else dim])
+
+
+def projector_parameters(kind: str, dim: int, out: int = 128, bn: bool = False) -> int:
+    """Number of parameters of a projector, as `projector` has it."""
+    with torch.device("meta"):  # shapes alone
+        return parameters(projector(kind, dim, out, bn))
 
 
 def _batchnorms(module: nn.Module) -> list[nn.Module]:

@@ -29,6 +29,8 @@ CYCLIC = ("orientation", "phase", "hue")
 ARMS = ("trained", "untrained", "supervised", "pixels")
 ARM_LABELS = {"supervised": "supervised, same recipe"}      # so a lower bound of the ceiling, not the ceiling
 PER_CLASS = (1, 2, 4, 8, 16)    # clusters a class of the k-means curves (lib.probe)
+SHARED = {"temperature": "temperature 0.1", "augmentation": "stronger augmentation", "projector": "wide projector",
+          "initialization": "SEED start"}               # lib.claims.REMEDIES -> as lib.studies.change has it
 NEIGHBOURS = (1, 3, 5, 9, 15, 25, 41, 61, 81, 101)
 
 
@@ -124,6 +126,26 @@ def gains(table, column):
     return both.assign(gain=both[column] - both[f"{column}_baseline"])
 
 
+def shares(table, column):
+    """Each of the paper's remedies' share in a number, seed by seed, per profile and encoder: columns remedy, way, seed, gain.
+
+    way "added alone": the arm with it alone minus the baseline; "left out": the paper's four together minus the other three.
+    """
+    known, rows = {r.name: r for r in claims.REMEDIES}, []
+    whole = known["improved"].changes
+    for (profile, arch), part in table.dropna(subset=column).groupby(["profile", "arch"], sort=False):
+        standard = claims.baseline(part)
+        for name, words in SHARED.items() if len(standard) else ():
+            remedy = known[name].changes
+            others = {field: value for field, value in whole.items() if field not in remedy}
+            for way, more, fewer in (("added alone", remedy, {}), ("left out", whole, others)):
+                a, b = (claims.departing(part, standard, changes)[["seed", column]] for changes in (more, fewer))
+                both = a.merge(b, on="seed", suffixes=("", "_without"))
+                rows.append(both[["seed"]].assign(profile=profile, arch=arch, remedy=words, way=way,
+                                                  gain=both[column] - both[f"{column}_without"]))
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=["seed", "profile", "arch", "remedy", "way", "gain"])
+
+
 def counted(table):
     """Runs per profile, data set, encoder and arm: what the comparison rests on."""
     arms = np.where(table.arm == "trained", "baseline", np.where(table.arm == "remedy", table.change, table.arm))
@@ -131,9 +153,9 @@ def counted(table):
         index=["profile", "data", "arm"], columns="encoder", values="run", aggfunc="count", fill_value=0, sort=False)
 
 
-def ablation(table, columns, gain="linear_test"):
+def ablation(table, columns, gain="linear_test", costs=None):
     """Mean [95 % interval] of each arm per profile and encoder, the baseline first, in percent; the last column is the gain over the
-    baseline in points, paired by seed. columns: heading -> column, fractions."""
+    baseline in points, paired by seed. columns: heading -> column, fractions; costs: the same, shown as medians without percent."""
     rows, won = [], gains(table, gain)
     table = table[table.arm.isin(["trained", "remedy"])]
     for (profile, data), part in table.groupby(["profile", "data"], sort=False):
@@ -144,8 +166,9 @@ def ablation(table, columns, gain="linear_test"):
                     mine = won[(won.profile == profile) & (won.data == data) & (won.arch == arch) & (won.change == change)]
                     rows.append({"profile": profile, "data": data, "encoder": label(arch), "arm": change or "baseline", "seeds": len(t)}
                                 | {heading: shown(t[c]) if c in t and t[c].notna().any() else "" for heading, c in columns.items()}
+                                | {heading: f"{t[c].median():,.0f}" for heading, c in (costs or {}).items()}
                                 | {"gain, points": shown(mine.gain) if len(mine) else ""})
-    out = pd.DataFrame(rows, columns=["profile", "data", "encoder", "arm", "seeds", *columns, "gain, points"])
+    out = pd.DataFrame(rows, columns=["profile", "data", "encoder", "arm", "seeds", *columns, *(costs or {}), "gain, points"])
     index = ["profile", "data", "encoder", "arm"] if out.data.nunique() > 1 else ["profile", "encoder", "arm"]
     return out.drop(columns=[] if "data" in index else "data").set_index(index)
 
@@ -246,7 +269,7 @@ def _beside(ax, handles=None):
 def _percent(axis, column="knn"):
     """Percent on an axis of accuracies; other numbers stay as they are."""
     if column.startswith(("knn", "nn", "best_nn", "linear", "instdisc")):
-        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.set_major_formatter(PercentFormatter(1))
 
 
 def _row(ax, values, y, arch, filled=True, interval=None):
@@ -621,11 +644,11 @@ def widths(table, columns, title="", arch="resnet18", reference=models.LARGE):
     return axes
 
 
-def sweep(table, x, columns, title="", xlabel=None, baseline=None):
+def sweep(table, x, columns, title="", xlabel=None, baseline=None, by=None):
     """Numbers over the values of one setting, a panel each: every run a dot, lines through the means, bars 95 % intervals.
 
     x: column of the setting; where it is not a number, values stand side by side. columns: column -> label of the axis. baseline: its
-    value, a dotted line. Returns Axes.
+    value, a dotted line. by: a column of at most two values, the first drawn solid and the second dashed. Returns Axes.
     """
     part = pd.concat([_runs(table, arm) for arm in ("trained", "remedy")])
     values = sorted(part[x].unique()) if len(part) else []
@@ -633,15 +656,17 @@ def sweep(table, x, columns, title="", xlabel=None, baseline=None):
         return np.array([_missing(None, f"{title}: fewer than two values of {x} were trained.")])
     number = pd.api.types.is_numeric_dtype(part[x])
     place = dict(zip(values, values)) if number else {value: i for i, value in enumerate(values)}
-    across = 2 if len(columns) > 1 else 1
+    across, kinds = 2 if len(columns) > 1 else 1, [None] if by is None else [*dict.fromkeys(part[by])]
     figure, axes = _grid(len(columns), across, 2.35)
     for ax, (column, name) in zip(axes.flat, columns.items()):
-        for arch in present(part):
-            mine = part[part.arch == arch].dropna(subset=column)
+        for arch, kind in itertools.product(present(part), kinds):
+            mine = part[(part.arch == arch) & (True if by is None else part[by] == kind)].dropna(subset=column)
+            if mine.empty:
+                continue
             ax.plot([place[v] for v in mine[x]], mine[column], linestyle="", marker="o", markersize=3.5, alpha=0.5, color=colour(arch))
             means = mine.groupby(x)[column].mean()
             ax.plot([place[v] for v in means.index], means, color=colour(arch), marker=marker(arch), markersize=4, linewidth=1.4,
-                    label=label(arch))
+                    linestyle="-" if kind == kinds[0] else (0, (3, 1.5)), label=label(arch) + (f", {kind}" if len(kinds) > 1 else ""))
             for value, found in mine.groupby(x)[column]:
                 _, low, high = claims.interval(found)
                 if len(found) > 2:                                         # two seeds give an interval as wide as the figure
@@ -654,30 +679,86 @@ def sweep(table, x, columns, title="", xlabel=None, baseline=None):
         ax.minorticks_off()
         ax.set(xlabel=xlabel or x, ylabel=name)
         _percent(ax.yaxis, column)
-    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=3 if len(kinds) == 1 else 2)
     figure.suptitle(title, fontsize=9.5, x=0.01, ha="left")
     return axes
 
 
-def changes(table, column, xlabel, ax=None, title="", scale=100):
-    """What each arm gains over its baseline in one number, paired by seed: a row per change and encoder; dots are seeds, bars 95 %
-    intervals. scale: 100 shows fractions as points."""
-    won = gains(table, column)
-    if won.empty:
-        return _missing(ax, f"{title}: no arm beside the baseline is stored.")
-    rows = [(change, arch) for change in dict.fromkeys(won.change) for arch in present(won[won.change == change])]
-    ax = _axes(ax, height=0.9 + 0.23 * len(rows))
-    for y, (change, arch) in enumerate(rows):
-        _row(ax, scale * won[(won.change == change) & (won.arch == arch)].gain.to_numpy(), y, arch)
-    ax.axvline(0, color="0.3", linewidth=1)
-    firsts = [y for y, (change, _) in enumerate(rows) if y == 0 or rows[y - 1][0] != change]
+def _groups(ax, rows):
+    """Rows of dots (name, encoder, values, filled), one below the other; neighbours of one name share it. Bars from three seeds on: two
+    give an interval as wide as the figure."""
+    for y, (_, arch, values, filled) in enumerate(rows):
+        values = np.asarray(values)
+        _row(ax, values, y, arch, filled, None if len(values) > 2 else (values.mean(), np.nan, np.nan))
+    firsts = [y for y, row in enumerate(rows) if y == 0 or rows[y - 1][0] != row[0]]
     ax.set_yticks(firsts, [rows[y][0] for y in firsts])
     ax.set_ylim(len(rows) - 0.5, -0.5)
     for y in firsts[1:]:
         ax.axhline(y - 0.5, color="0.9", linewidth=0.8)
-    seen = won.gain.abs().max() * scale * 1.15 + 1e-9
-    ax.set_xlim(-seen, seen)                                               # an interval of two seeds may leave the figure; a dot never
-    ax.set(xlabel=xlabel, title=title)
     ax.grid(axis="y", visible=False)
-    _beside(ax, [Line2D([], [], linestyle="", marker="o", markersize=4, color=colour(a), label=label(a)) for a in present(won)])
+
+
+def _encoders(table):
+    return [Line2D([], [], linestyle="", marker="o", markersize=4, color=colour(a), label=label(a)) for a in present(table)]
+
+
+def changes(table, column, xlabel, ax=None, title="", scale=100):
+    """What each arm gains over its baseline in one number, paired by seed: a row per change and encoder; dots are seeds, bars 95 %
+    intervals from three seeds on. scale: 100 shows fractions as points."""
+    won = gains(table, column)
+    if won.empty:
+        return _missing(ax, f"{title}: no arm beside the baseline is stored.")
+    rows = [(change, arch, scale * part[part.arch == arch].gain, True) for change in dict.fromkeys(won.change)
+            for part in [won[won.change == change]] for arch in present(part)]
+    ax = _axes(ax, height=0.9 + 0.23 * len(rows))
+    _groups(ax, rows)
+    _signed(ax, won.gain * scale, xlabel, title)
+    _beside(ax, _encoders(won))
     return ax
+
+
+def _signed(ax, values, xlabel, title):
+    """An axis of gains around 0 that every dot is on; an interval may leave it."""
+    ax.axvline(0, color="0.3", linewidth=1)
+    seen = values.abs().max() * 1.15 + 1e-9
+    ax.set_xlim(-seen, seen)
+    ax.set(xlabel=xlabel, title=title)
+
+
+def share(table, column, xlabel, ax=None, title="", scale=100):
+    """`shares` as a figure: filled, what a remedy gains when it is added to the baseline alone; hollow, what the paper's four lose when it
+    is left out of them. A row per remedy, way and encoder; dots are seeds, bars 95 % intervals from three seeds on."""
+    won = shares(table, column)
+    won = won[won.arch.isin(won[won.way == "added alone"].arch)]           # elsewhere only the start is left out
+    if won.empty:
+        return _missing(ax, f"{title}: no remedy alone, nor one left out, is stored.")
+    rows = [(remedy, arch, scale * part[(part.arch == arch) & (part.way == way)].gain, way == "added alone")
+            for remedy in dict.fromkeys(won.remedy) for part in [won[won.remedy == remedy]]
+            for way in dict.fromkeys(part.way) for arch in present(part[part.way == way])]
+    ax = _axes(ax, height=0.9 + 0.23 * len(rows))
+    _groups(ax, rows)
+    _signed(ax, won.gain * scale, xlabel, title)
+    _beside(ax, [*_encoders(won), Line2D([], [], linestyle="", marker="o", markersize=4, color="0.3", label="added alone"),
+                 Line2D([], [], linestyle="", marker="o", markersize=4, color="0.3", markerfacecolor="white", label="left out")])
+    return ax
+
+
+def transfers(table, target, title=""):
+    """What encoders are worth on another data set, by arm: a panel for the linear probe on frozen h, one for fine-tuning of all weights.
+
+    table: lib.studies.transferred's, a row per run with `linear_{target}` and `fine_tuned_{target}`. Returns Axes.
+    """
+    columns = {f"linear_{target}": f"{target}: linear probe", f"fine_tuned_{target}": f"{target}: fine-tuned"}
+    if not len(table) or not set(columns) <= set(table):
+        return np.array([_missing(None, f"{title}: no transfer to {target} is stored.")])
+    names = np.where(table.arm == "trained", "baseline", np.where(table.arm == "remedy", table.change, table.arm.replace(ARM_LABELS)))
+    order = [name for name in ("untrained", "baseline", *dict.fromkeys(table.change), ARM_LABELS["supervised"]) if name in set(names)]
+    rows = [(name, arch, part[part.arch == arch]) for name in order for part in [table[names == name]] for arch in present(part)]
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 1.1 + 0.23 * len(rows)), sharey=True)
+    for ax, (column, heading) in zip(axes, columns.items()):
+        _groups(ax, [(name, arch, part[column], True) for name, arch, part in rows])
+        ax.set_xlabel(f"{heading}, held out")
+        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.legend(handles=_encoders(table), loc="outside lower center", ncols=3)
+    figure.suptitle(title, fontsize=9.5, x=0.01, ha="left")
+    return axes

@@ -97,10 +97,11 @@ def fingerprint(notebook, parameters):
     reference = sorted((ROOT / "results" / "reference").glob("*.csv"))
     for path in [Path(notebook), *code, ROOT / "requirements.txt", *reference]:
         digest.update(path.read_bytes())
+    later = ("  umap.csv", "  transfer.json")[:1 if b"studies.transferred" in Path(notebook).read_bytes() else 2]
     for profile in [*studies.COMMITTED, parameters.get("profile", "quick")]:
         for path in runs.paths(profile):
-            sums = [line for line in (path / "SHA256SUMS").read_text().splitlines() if not line.endswith("  umap.csv")]
-            digest.update(f"{path.name}\0{sums}".encode())                 # umap.csv: drawn from the others by the first who looks
+            sums = [line for line in (path / "SHA256SUMS").read_text().splitlines() if not line.endswith(later)]
+            digest.update(f"{path.name}\0{sums}".encode())                 # later: made from the others by the first who looks
     return digest.hexdigest()
 
 

@@ -302,15 +302,15 @@ def umap(run, seed=0):
     return pd.read_csv(path)
 
 
-def transfer(run, target="digits"):
+def transfer(run, target="digits", train=True):
     """probe.transfer of a Run to another data set, {"linear", "fine_tuned"}: computed once where its weights are, stored as transfer.json.
 
-    Raises FileNotFoundError where neither is.
+    Raises FileNotFoundError where neither is; with train=False wherever it is not stored.
     """
     path, c = run.path / "transfer.json", run.config
     stored = json.loads(path.read_text()) if path.is_file() else {}
     if target not in stored:
-        if not (run.path / "encoder.safetensors").is_file():
+        if not train or not (run.path / "encoder.safetensors").is_file():
             raise FileNotFoundError(f"{run.path} holds neither a transfer to {target} nor encoder.safetensors: a run's weights are only on "
                                     "the machine that trained it; move the folder aside and run again to train it anew")
         size = load_data(c.data, c.limit).size

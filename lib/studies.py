@@ -4,6 +4,7 @@ Adding an encoder, a value or a data set here or in lib.models carries through t
 """
 import argparse
 import ast
+import math
 import os
 import signal
 import sys
@@ -13,6 +14,8 @@ from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
+import numpy as np
+import pandas as pd
 import torch
 from joblib import Parallel, delayed
 
@@ -29,6 +32,11 @@ FINALISTS = {                                          # encoder -> the two best
     "resnet18": (2e-3, 6e-4), "resnet50": (2e-3, 6e-3)}
 SEARCH_WEIGHT_DECAY = 0.1     # tried at the best learning rate, against the profile's own
 SEARCH_SEED, FINAL_SEED = 100, 101
+# What `tau_search` and `recipe_search` found on val, with these two seeds as well; tests/test_studies.py compares it with the stored runs.
+TAU_LRS = {}                  # encoder -> {temperature: its best learning rate} (best_rates)
+UNION = {}                    # what helps in the first stage of the search for a recipe, together (helpful): its second stage
+SINGLES = (claims.COOLER, {"tau": 0.5}, claims.WIDER, {"projector": "mlp2048"}, {"projector_bn": True}, {"crop_min": 0.5},
+           {"crop_min": 0.08}, {"blur_p": 0.0})     # its first stage, beside the longest queue
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,7 @@ class Profile:
     remedied: tuple = claims.REMEDIED                  # encoders on which remedies are tried one at a time
     queues: tuple = (128, 512, 2048)                   # lengths of the queue that are tried
     sweeps: bool = True                                # False: of each remedy the arm that its claim names, with one seed
+    transfers: int = 100                               # runs whose transfer notebook 08 computes, at most; the others say so
 
 
 # A short schedule on a small set, chosen on val with MobileNetV3-Small and a seed that the study does not use. AdamW: SGD was much
@@ -64,11 +73,11 @@ PROFILES = {
     # tests: all notebooks in minutes; numbers mean nothing
     "smoke": Profile(replace(TEXTURES, limit=512, epochs=3, batch_size=64, queue=128),
                      encoders=("mobilenet_v3_small", "resnet18", "resnet50"), seeds=1, seeds_of={}, widths=(0.25,),
-                     remedied=("mobilenet_v3_small",), queues=(128, 256), sweeps=False),
+                     remedied=("mobilenet_v3_small",), queues=(128, 256), sweeps=False, transfers=1),
     # a reader's own machine, within `make report`
     "quick": Profile(replace(TEXTURES, epochs=4), encoders=("mobilenet_v3_small", "resnet18", "resnet50"),
                      seeds=1, seeds_of={"mobilenet_v3_small": 2}, ceilings=("mobilenet_v3_small",), widths=(),
-                     extra=FASTER, remedied=("mobilenet_v3_small",), queues=(128, 2048), sweeps=False),
+                     extra=FASTER, remedied=("mobilenet_v3_small",), queues=(128, 2048), sweeps=False, transfers=2),
     # the controlled study
     "textures": Profile(TEXTURES, extra=FASTER),
     # photographs without a GPU: more resolution than the ImageNet stem leaves, or ResNet-18 stays at its untrained kNN
@@ -179,18 +188,80 @@ def search(name, data=None, archs=None):
             for arch, lr, weight_decay, seed in wanted]
 
 
+def tau_search(name, data=None, archs=None):
+    """A learning rate for each temperature: of the first remedied encoder, the three of the grid nearest to its own, on val, a quarter of
+    the schedule. At the baseline's temperature `search` has them. Nothing where a profile sweeps nothing or has another optimiser."""
+    p, found = profile(name), []
+    for arch in remedied(name, archs)[:1] if p.sweeps and p.base.optimizer == "adamw" else ():
+        standard = base(name, arch, data, seed=SEARCH_SEED, epochs=max(1, p.base.epochs // 4), evaluation="val")
+        rates = sorted(sorted(SEARCH_LRS, key=lambda lr: abs(math.log(lr / standard.lr)))[:3])
+        found += [replace(standard, tau=tau, lr=lr) for tau in TAUS if tau != standard.tau for lr in rates]
+    return found
+
+
+def best_rates(table):
+    """{encoder: {temperature: the learning rate with the best kNN on val}} from a table of the runs of `tau_search`."""
+    best = table.loc[table.groupby(["arch", "tau"]).knn_val.idxmax()]
+    return {arch: dict(zip(part.tau, part.lr)) for arch, part in best.groupby("arch")}
+
+
+def recipe_search(name, data=None, archs=None):
+    """Our own recipe: single departures from the baseline, then those together that help (UNION), on every remedied encoder, both seeds
+    of the search, on val, half the schedule. Nothing where a profile sweeps nothing or has another optimiser."""
+    p = profile(name)
+    changes = [{}, *SINGLES, {"queue": max(p.queues)}, UNION] if p.sweeps and p.base.optimizer == "adamw" else []
+    return list(dict.fromkeys(
+        base(name, arch, data, seed=seed, epochs=max(1, p.base.epochs // 2), evaluation="val", **change)
+        for change in changes for arch in remedied(name, archs) for seed in (SEARCH_SEED, FINAL_SEED)))
+
+
+def recipe_gains(table, standard=TEXTURES):
+    """What each recipe gains in kNN on val over the baseline, per encoder, mean over seeds: {recipe: array}, a recipe as a sorted tuple of
+    (field, value), from a table of the runs of `recipe_search`. One that lacks a run that the baseline has is left out."""
+    fields, knn = sorted({field for change in SINGLES for field in change} | {"queue"}), {}
+    for row in table.to_dict("records"):
+        recipe = tuple((field, row[field]) for field in fields if row[field] != getattr(standard, field))
+        knn.setdefault(recipe, {}).setdefault(row["arch"], []).append(row["knn_val"])
+    count = {arch: len(values) for arch, values in knn[()].items()}
+    return {recipe: np.array([np.mean(values) - np.mean(knn[()][arch]) for arch, values in found.items()])
+            for recipe, found in knn.items() if recipe and {arch: len(values) for arch, values in found.items()} == count}
+
+
+def helpful(table):
+    """UNION: of each field its best single value, where that gains on average over the encoders and loses on none."""
+    gains, best = recipe_gains(table), {}
+    for recipe in sorted((r for r in gains if len(r) == 1), key=lambda r: gains[r].mean()):
+        best[recipe[0][0]] = recipe                                        # the last is the best
+    return dict(recipe[0] for recipe in best.values() if gains[recipe].mean() > 0 and gains[recipe].min() >= 0)
+
+
+def our_recipe(table):
+    """claims.OURS: what helps, together, if that gains on average at least what the best of it gains alone, else that; {} if nothing
+    helps. Raises KeyError while the runs of what helps together are not in the table."""
+    gains, union = recipe_gains(table), helpful(table)
+    return max([union, *({field: value} for field, value in union.items())],
+               key=lambda recipe: gains[tuple(sorted(recipe.items()))].mean() if recipe else 0)
+
+
+def searches(name, data=None, archs=None):
+    """Everything that chooses something on val."""
+    return list(dict.fromkeys([*search(name, data, archs), *tau_search(name, data, archs), *recipe_search(name, data, archs)]))
+
+
 # ---- the remedies: notebooks 03 to 08 ----
 
 TAUS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 STRENGTHS = (0.25, 1.5)             # of the colours, the official code's --cj; the paper's recipe is 1.0 with greyscale 0.5
-PROJECTORS = ("linear", "simple", "wide", "deep", "dropout", "mlp4096")
+PROJECTORS = ("linear", "simple", "wide", "deep", "dropout", "mlp256", "mlp4096")
 STARTED = 2                              # epochs of the whole that a start takes, as in the official script of MobileNetV3-Large
 PAPERS = claims.COOLER | claims.STRONGER | claims.WIDER
 PLAIN = {"crop_min": 1.0, "jitter_p": 0.0, "grayscale_p": 0.0, "blur_p": 0.0}     # no augmentation; a component alone departs from it
 
 
 def colours(strength):
-    """Colour jitter of one strength c, as the official code has it: (0.8 c, 0.8 c, 0.8 c, min(0.5, 0.4 c))."""
+    """Colour jitter of one strength c, as the official code has it: (0.8 c, 0.8 c, 0.8 c, min(0.5, 0.4 c)). Raises ValueError below 0."""
+    if not isinstance(strength, (int, float)) or not 0 <= strength < math.inf:
+        raise ValueError(f"strengths = {strength!r}; allowed: numbers, 0 or more")
     return {"jitter": (0.8 * strength,) * 3 + (min(0.5, 0.4 * strength),)}
 
 
@@ -214,25 +285,46 @@ def swept(parameter, values):
     return values
 
 
-def tried(name, changes, data=None, archs=None):
-    """Arms that depart from the baseline in each of `changes` (dicts of fields). Where a claim rests on the arm (lib.claims.REMEDIES)
-    every seed of its encoder, else two; where a profile sweeps nothing, one. The untrained encoders come first."""
+def tried(name, changes, data=None, archs=None, everywhere=False):
+    """Arms that depart from the baseline in each of `changes` (dicts of fields), the untrained encoders first.
+
+    Where a claim rests on the arm (lib.claims.REMEDIES), every seed of every remedied encoder. Else three seeds, of the first of them
+    alone unless the caller named `archs` or wants them everywhere. Where a profile sweeps nothing, one seed of each.
+    """
     p, found = profile(name), []
+    everywhere = everywhere or archs or not p.sweeps
     judged = [{}, {"queue": min(p.queues)}, {"queue": max(p.queues)}, *(remedy.changes for remedy in claims.REMEDIES)]
     for arch in remedied(name, archs):
         standard = base(name, arch, data)
         for change in changes:
             departs = {key: value for key, value in change.items() if getattr(standard, key) != value}
-            few = 2 if p.sweeps else 1
-            some = seeds(name, arch) if departs in judged and (p.sweeps or not departs) else seeds(name, arch)[:few]
-            found += [replace(standard, seed=seed, **departs) for seed in some]
+            rests = departs in judged and (p.sweeps or not departs)
+            if rests or everywhere or arch == p.remedied[0]:
+                few = seeds(name, arch)[:None if rests else 3 if p.sweeps else 1]
+                found += [replace(standard, seed=seed, **departs) for seed in few]
     return [*untrained(found), *dict.fromkeys(found)]
 
 
 def temperature(name, data=None, archs=None, taus=None):
-    """Notebook 03: the temperature, all else equal, the learning rate too."""
-    taus = TAUS if taus is None and profile(name).sweeps else (0.1,) if taus is None else swept("taus", taus)
-    return tried(name, [{}, *({"tau": tau} for tau in taus)], data, archs)
+    """Notebook 03: the temperature, all else equal, the learning rate too; and with the one that was chosen for it (TAU_LRS)."""
+    everywhere = taus is not None
+    taus = swept("taus", taus) if everywhere else TAUS if profile(name).sweeps else (0.1,)
+    standard = [base(name, arch, data) for arch in remedied(name, archs) if profile(name).sweeps]
+    own = [replace(c, tau=tau, lr=lr, seed=seed) for c in standard if c.optimizer == "adamw" for tau, lr in TAU_LRS.get(c.arch, {}).items()
+           if tau in taus and lr != c.lr for seed in seeds(name, c.arch)[:3]]
+    return [*tried(name, [{}, *({"tau": tau} for tau in taus)], data, archs, everywhere), *own]
+
+
+def by_rate(table):
+    """Runs of the temperature as two curves, told by a column `rate`: all that have the baseline's learning rate, and all that have the one
+    chosen for their temperature (TAU_LRS), the baseline's own among them; of an encoder without a choice the first alone."""
+    standard = table[table.arm == "trained"]
+    first = standard.groupby("arch").lr.first()
+    rates = {(row.arch, row.tau): row.lr for row in standard.itertuples() if row.arch in TAU_LRS and row.optimizer == "adamw"} | {
+        (arch, tau): lr for arch, found in TAU_LRS.items() for tau, lr in found.items()}
+    own = pd.Series([rates.get(pair) for pair in zip(table.arch, table.tau)], index=table.index)
+    return pd.concat([table[table.lr == table.arch.map(first)].assign(rate="same learning rate"),
+                      table[table.lr == own].assign(rate="learning rate chosen for it")])
 
 
 def negatives(name, data=None, archs=None, queues=None):
@@ -242,10 +334,10 @@ def negatives(name, data=None, archs=None, queues=None):
     longest = max(p.queues)
     if queues is None and not p.sweeps:
         return tried(name, [{}, {"queue": longest}], data, archs)
-    queues = p.queues if queues is None else swept("queues", queues)
+    everywhere, queues = queues is not None, p.queues if queues is None else swept("queues", queues)
     changes = [{}, *({"queue": queue} for queue in queues), *({"queue": queue, "tau": 0.1} for queue in queues),
                {"queue": 0, "batch_keys": True}, {"method": "simclr"}, {"queue": longest, "batch_keys": not p.base.batch_keys}]
-    return tried(name, changes, data, archs)
+    return tried(name, changes, data, archs, everywhere)
 
 
 def augmentation(name, data=None, archs=None, strengths=None):
@@ -253,15 +345,15 @@ def augmentation(name, data=None, archs=None, strengths=None):
     paper's recipe. Colours are tried on a tint where the images themselves are grey."""
     if strengths is None and not profile(name).sweeps:
         return tried(name, [{}, claims.STRONGER], data, archs)
-    strengths = STRENGTHS if strengths is None else swept("strengths", strengths)
+    everywhere, strengths = strengths is not None, STRENGTHS if strengths is None else swept("strengths", strengths)
     start = profile(name).base
     alone = {key: PLAIN | {key: getattr(start, key)} for key in PLAIN}
     shapes = [PLAIN, alone["crop_min"], alone["blur_p"], {"hide_p": 0.5}]
     hues = [claims.STRONGER, *map(colours, strengths), alone["jitter_p"], alone["grayscale_p"], {"jitter_p": 0.0, "grayscale_p": 0.0}]
     tinted = next(r for r in claims.REMEDIES if r.name == "augmentation").elsewhere.get(data or start.data)
     if not tinted:
-        return tried(name, [{}, *shapes, *hues], data, archs)
-    return [*tried(name, [{}, *shapes], data, archs), *tried(name, [{}, *hues], tinted, archs)]
+        return tried(name, [{}, *shapes, *hues], data, archs, everywhere)
+    return [*tried(name, [{}, *shapes], data, archs, everywhere), *tried(name, [{}, *hues], tinted, archs, everywhere)]
 
 
 def begun(config, kind, name):
@@ -303,30 +395,35 @@ def projectors(name, data=None, archs=None, kinds=None):
     """Notebook 07: the projector's depth, width and dropout; with BatchNorm too."""
     if kinds is None and not profile(name).sweeps:
         return tried(name, [{}, claims.WIDER], data, archs)
-    kinds = PROJECTORS if kinds is None else swept("kinds", kinds)
+    everywhere, kinds = kinds is not None, PROJECTORS if kinds is None else swept("kinds", kinds)
     return tried(name, [{}, *({"projector": kind} for kind in kinds),
-                        *({"projector": kind, "projector_bn": True} for kind in kinds if kind in ("simple", "wide", "deep"))], data, archs)
+                        *({"projector": kind, "projector_bn": True} for kind in kinds if kind in ("simple", "wide", "deep"))],
+                 data, archs, everywhere)
 
 
 def improved(name, data=None, archs=None):
-    """Notebook 08: the paper's remedies together, with the SEED start and without, against the baseline, SEED alone and light-moco, all
-    at equal epochs; on the encoders of the remedies also twice the epochs, and each remedy left out."""
+    """Notebook 08: the paper's remedies together, with the SEED start and without, and our recipe once there is one (claims.OURS), against
+    the baseline and SEED alone, all at equal epochs; on the encoders of the remedies also light-moco, twice the epochs, and each remedy
+    alone and left out."""
     p = profile(name)
     few = remedied(name, archs)
     small = [arch for arch in chosen(name, archs) if arch != models.LARGE]
     if not small:
         raise ValueError(f"archs = {archs!r}; allowed: at least one encoder beside the reference {models.LARGE}")
     if not p.sweeps:
-        return [*tried(name, [{}, PAPERS], data, archs), *supervised(name, data, few)]
+        return [*tried(name, [{}, PAPERS, claims.OURS or {}], data, archs), *supervised(name, data, few)]
     standard = [base(name, arch, data, seed=seed) for arch in small for seed in seeds(name, arch)]
     papers = [replace(c, **PAPERS) for c in standard]
     first = [c for c in standard if c.seed == 0]
     longer = [c for c in first if c.arch in few]
-    without = [replace(c, **{key: getattr(c, key) for key in left}, **{k: v for k, v in PAPERS.items() if k not in left})
-               for left in (claims.COOLER, claims.STRONGER, claims.WIDER) for c in standard if c.arch in few and c.seed < 2]
+    three, mine = (claims.COOLER, claims.STRONGER, claims.WIDER), [c for c in standard if c.arch in few]
+    alone = [replace(c, **remedy) for remedy in three for c in mine if c.seed < 2 or remedy != claims.STRONGER]     # on a tint in 05
+    alone += [begun(c, "seed", name) for c in mine]
+    without = [replace(c, **{k: v for k, v in PAPERS.items() if k not in left}) for left in three for c in mine if c.seed < 2]
     return list(dict.fromkeys([
-        *untrained(standard), *standard, *(begun(c, "seed", name) for c in papers), *papers, *(begun(c, "seed", name) for c in without),
-        *(distilled(c, name) for c in first), *(light(c) for c in first), *(replace(c, epochs=2 * c.epochs) for c in longer),
+        *untrained(standard), *standard, *(begun(c, "seed", name) for c in papers), *papers,
+        *(replace(c, **claims.OURS) for c in standard if claims.OURS), *alone, *(begun(c, "seed", name) for c in without),
+        *(distilled(c, name) for c in first), *(light(c) for c in longer), *(replace(c, epochs=2 * c.epochs) for c in longer),
         *(begun(replace(c, **PAPERS, epochs=2 * c.epochs), "seed", name) for c in longer), *supervised(name, data, small)]))
 
 
@@ -359,13 +456,14 @@ def change(config, name):
             del differs["epochs"]
         else:
             differs["epochs"] = config.all_epochs
+    ours = claims.OURS == differs and bool(differs)
     for words, group in GROUPS.items():
         if group.items() <= {f: getattr(config, f) for f in group}.items() and set(differs) & set(group):
             parts.append(words)
             differs = {f: value for f, value in differs.items() if f not in group}
     flags = {"projector_bn": "BatchNorm in the projector", "batch_keys": "keys of the batch" if config.batch_keys else "queue alone"}
     parts += [WORDS[f].format(value) if f in WORDS else flags.get(f, f"{f} = {value}") for f, value in differs.items()]
-    return ", ".join(parts)
+    return ", ".join(parts) if not ours else "our recipe" if len(claims.OURS) > 1 else f"{parts[0]} (our recipe)"
 
 
 def remedies(name, data=None, archs=None):
@@ -408,6 +506,34 @@ def gather(name, configs, train=True, study=observations):
             check(config)
     found = {name: [runs.run_or_load(c, name) for c in mine]} | {other: stored(other, study=study) for other in COMMITTED if other != name}
     return {p: some for p, some in found.items() if some}
+
+
+def transferred(table, loaded, name, train=True, archs=None, target="digits"):
+    """What encoders are worth on another data set: (rows of compared's `table` with `linear_{target}` and `fine_tuned_{target}`, sentences
+    that say how many more of them there might be).
+
+    Of the remedied encoders, seeds 0 to 2: the baseline, untrained, the paper's remedies with the SEED start and without, supervised.
+    What is not stored (runs.transfer) is computed for runs of profile `name` whose weights are here, at most Profile.transfers of them,
+    the baseline first; nothing with train=False.
+    """
+    found, sentences = [], []
+    for p, some in loaded.items():
+        few = remedied(p, archs if p == name else None)
+        rows = table[(table.profile == p) & table.arch.isin(few) & (table.seed < 3) & (table.width == 1)
+                     & table.change.isin(["", "the paper's three", "SEED start, the paper's three"])]
+        rows = rows.assign(rank=rows.arm.map({"trained": 0, "untrained": 1}).fillna(2)).sort_values(["seed", "rank"], kind="stable")
+        by, lacking = {run.name: run for run in some}, 0
+        for i, row in enumerate(rows.to_dict("records")):
+            try:
+                worth = runs.transfer(by[row["run"]], target, train and p == name and i < profile(p).transfers)
+                found.append(row | {f"{kind}_{target}": accuracy for kind, accuracy in worth.items()})
+            except FileNotFoundError:
+                lacking += 1
+        if lacking:
+            most = f", for {profile(p).transfers} of them at most" if profile(p).transfers < len(rows) else ""
+            sentences.append(f"{p}: {lacking} of {len(rows)} runs have no transfer to {target} stored; it is computed where their weights "
+                             f"are, with profile = {p!r} and train = True{most}.")
+    return pd.DataFrame(found, columns=[*table, f"linear_{target}", f"fine_tuned_{target}"]), sentences
 
 
 def check(config):
@@ -458,18 +584,26 @@ def check_parameters(namespace, *known):
 
 
 def hours(configs):
-    """Rough hours on two CPU cores, two runs side by side, from measured steps; the work grows with the multiply-adds."""
-    def work(arch, size=32, stem="imagenet", width=1.0):
-        return models.multiply_adds(arch, size, stem, width)
-    total = 0
-    for c in configs:
+    """Rough hours on two CPU cores, two runs side by side, from measured steps; the work grows with the multiply-adds. Starts that are
+    not among `configs` count too: in a clone, which has no weights, they are trained again.
+
+    A step is MoCo's and worth four forward passes: query forward and backward (three), key forward (one). Both views of SimCLR have a
+    gradient; who has no key has the teacher's forward pass, or nothing.
+    """
+    def speed(c):                                                          # images a second of a step
+        usual = models.multiply_adds(c.arch, 32)
+        rate = IMAGES_PER_SECOND.get(c.arch, 2e9 / usual)
+        size = SIZES.get(c.data.split(":")[0], (224, 0))[0]
+        return rate * usual / models.multiply_adds(c.arch, size, c.stem, c.width)
+    total, starts = 0, {c.start for c in configs if c.start} - {*configs}
+    for c in [*starts, *configs]:
         if c.arch == "pixels":
             continue
-        rate = IMAGES_PER_SECOND.get(c.arch, 2e9 / work(c.arch))
-        size, images = SIZES.get(c.data.split(":")[0], (224, 1_281_167))
-        evaluation = 0.25 * (37_000 if c.evaluation == "full" else 6_000)  # images embedded, a forward pass is a quarter of a step
-        seconds = (c.epochs * (c.limit or images) + evaluation) / rate * work(c.arch, size, c.stem, c.width) / work(c.arch)
-        total += seconds + (30 if c.evaluation == "full" else 5)
+        images = c.epochs * (c.limit or SIZES.get(c.data.split(":")[0], (224, 1_281_167))[1])
+        evaluation = 0.25 * (37_000 if c.evaluation == "full" else 6_000)  # images embedded, in forward passes
+        share = 2 if c.symmetric else {"simclr": 1.5, "seed": 0.75, "supervised": 0.75}.get(c.method, 1)
+        total += (images * share + evaluation) / speed(c) + (0.25 * images / speed(c.teacher) if c.teacher else 0)
+        total += 30 if c.evaluation == "full" else 5
     return total / 2 / 3600
 
 
@@ -479,14 +613,14 @@ def main(argv=None):
     parser.add_argument("--data", help="a data set instead of the profile's, for instance folder:/my/images")
     parser.add_argument("--archs", help="encoders instead of the profile's, for instance resnet18,resnet50")
     parser.add_argument("--only", choices=("all", "observations", "remedies", "search"), default="all",
-                        help="notebooks 01 and 02, 03 to 08, or the search for learning rates alone")
+                        help="notebooks 01 and 02, 03 to 08, or the searches for learning rates and for our recipe alone")
     parser.add_argument("--match", metavar="TEXT", help="only runs, of the study or the search, whose folder's name contains TEXT")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument("--retrain", action="store_true", help="set stored runs that are damaged aside and train them anew")
     parser.add_argument("--dry-run", action="store_true", help="print what is missing and train nothing")
     args = parser.parse_args(argv)
     try:
-        wanted = search(args.profile, args.data, args.archs) if args.only == "search" or args.match else []
+        wanted = searches(args.profile, args.data, args.archs) if args.only == "search" or args.match else []
         study = {"all": plan, "observations": observations, "remedies": remedies}.get(args.only)
         wanted += study(args.profile, args.data, args.archs) if study else []
         wanted = list(dict.fromkeys([*(c.start for c in wanted if c.start), *wanted]))      # a start is a run of its own, and comes first

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 import subprocess
 import sys
 import types
@@ -48,8 +49,9 @@ def row(arch, seed, epochs, width, values, jitter):
 def remedies(n=SEEDS, **changes):
     """The runs of every remedy: linear accuracy and completeness gain, intra-class distance shrinks; linear=...: otherwise."""
     rows = []
-    for remedy in claims.REMEDIES:
-        for arch in remedy.encoders:
+    for i, remedy in enumerate(claims.REMEDIES):
+        same = [other for other in claims.REMEDIES[:i] if remedy.changes and other.changes == remedy.changes]    # our recipe may be one
+        for arch in [arch for arch in remedy.encoders if not any(arch in other.encoders for other in same)]:
             for seed in range(n):
                 values = TRAINED["small"] | {"linear_test": 0.78, "completeness": 0.50, "intra_class_d_test": 1.1} | changes
                 data = {"data": remedy.elsewhere.get("textures", "textures")}
@@ -588,15 +590,37 @@ def git(*args):
     return answer.stdout if answer.returncode == 0 else None
 
 
-def rules_at(commit):
-    """The rules in lib/claims.py as of a commit: name -> text."""
-    source = git("show", f"{commit}:lib/claims.py")
+def executed(source, name):
+    """lib/claims.py as another text of it has it."""
     module = sys.modules["claims_then"] = types.ModuleType("claims_then")   # dataclasses look their module up
     try:
-        exec(compile(source, f"{commit}:lib/claims.py", "exec"), module.__dict__)
+        exec(compile(source, name, "exec"), module.__dict__)
     finally:
         del sys.modules["claims_then"]
-    return {claim.name: claim.rule for claim in module.CLAIMS}
+    return module
+
+
+def rules_at(commit):
+    """The rules in lib/claims.py as of a commit: name -> text."""
+    return {claim.name: claim.rule for claim in executed(git("show", f"{commit}:lib/claims.py"), f"{commit}:lib/claims.py").CLAIMS}
+
+
+@pytest.mark.parametrize("ours", [None, {}, {"tau": 0.05, "crop_min": 0.5}])
+def test_our_recipe_is_judged_on_all_five_once_it_is_known_and_changes_no_other_rule(ours):
+    source = (runs.ROOT / "lib" / "claims.py").read_text()
+    found, without = (executed(re.sub(r"^OURS = .*$", f"OURS = {value!r}", source, flags=re.MULTILINE), "lib/claims.py")
+                      for value in (ours, None))
+    added = [claim for claim in found.CLAIMS if claim.name not in {c.name for c in without.CLAIMS}]
+    assert [claim.name for claim in added] == (["ours_helps", "ours_gathers"] if ours else [])
+    assert {c.name: c.rule for c in without.CLAIMS}.items() <= {c.name: c.rule for c in found.CLAIMS}.items()
+    if ours:
+        assert all("(tau = 0.05, crop_min = 0.5)" in claim.rule and "all five encoders" in claim.rule for claim in added)
+        rows = [row(arch, seed, 10, 1.0, TRAINED["small"] | {"linear_test": 0.78}, NOISE[(seed + 1) % 3]) | ours
+                for arch in models.SMALL for seed in range(SEEDS)]
+        table = pd.concat([world(), pd.DataFrame(rows).assign(run=lambda t: t.run + "-ours")], ignore_index=True)
+        verdicts = found.ledger(table, "made").set_index("claim").verdict
+        assert verdicts["ours_helps"] == verdicts["ours_helps/deit_tiny"] == SUPPORTED and verdicts["ours_gathers"] == UNDECIDED
+        assert verdicts["improved_helps"] == NOT_TESTED
 
 
 def test_every_rule_was_committed_before_the_runs_that_it_judges():

@@ -14,9 +14,11 @@ from lib.models import (
     STEMS,
     calibrate_batchnorm,
     encoder,
+    hidden,
     multiply_adds,
     parameters,
     projector,
+    projector_parameters,
     split_batchnorm,
     table,
 )
@@ -341,3 +343,13 @@ def test_the_table_says_where_our_encoders_differ():
     assert (rows["parameters"] - rows["backbone_parameters"] == 1000 * (rows["dim"] + 1)).all()
     assert rows["differences"].str.len().gt(0).all()
     assert table(32)["multiply_adds"].max() < 1e8
+
+
+@pytest.mark.parametrize("kind, widths", [("linear", []), ("simple", [6]), ("wide", [12]), ("deep", [6, 6]), ("dropout", [6]),
+                                          ("mlp48", [48])])
+def test_hidden_widths_and_parameters_are_those_of_the_projector(kind, widths):
+    assert hidden(kind, 6) == widths
+    for bn in (False, True):
+        built = projector(kind, 6, 4, bn)
+        assert [layer.out_features for layer in built if isinstance(layer, nn.Linear)] == [*widths, 4]
+        assert projector_parameters(kind, 6, 4, bn) == sum(p.numel() for p in built.parameters())

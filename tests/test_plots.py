@@ -8,7 +8,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.colors import to_hex  # noqa: E402
 
-from lib import claims, models, plots  # noqa: E402
+from lib import claims, models, plots, studies  # noqa: E402
 from lib.train import PretrainConfig  # noqa: E402
 
 ARCHS = [*models.SMALL, models.LARGE]
@@ -288,6 +288,8 @@ def test_the_ablation_table_has_the_baseline_first_and_the_gain_in_points(swept)
     assert {(row.data, row["gain, points"].split(" ")[0]) for _, row in out[out.arm != "baseline"].iterrows()} == {
         ("plain", "10.0"), ("tinted", "20.0")}
     assert plots.counted(swept).loc[("here", "plain", "temperature 0.1"), "ResNet-18"] == 2
+    cost = plots.ablation(swept.assign(seconds=1000 + 100 * swept.seed), {}, costs={"seconds": "seconds"}).seconds
+    assert cost.tolist() == ["1,100", "1,050"] * 4                          # medians over seeds 0, 1, 2 and 0, 1
 
 
 def test_sweeps_and_changes_draw_every_run_and_every_gain(swept):
@@ -299,6 +301,12 @@ def test_sweeps_and_changes_draw_every_run_and_every_gain(swept):
     ax = plots.changes(plain, "linear_test", "points")
     drawn = np.concatenate([line.get_xdata() for line in ax.lines if line.get_marker() == "o"])
     assert len(drawn) == 4 and np.allclose(drawn, 10) and [t.get_text() for t in ax.get_yticklabels()] == ["temperature 0.1"]
+    both = pd.concat([plain.assign(rate="same"), plain[(plain.arm == "trained") | (plain.seed == 0)].assign(rate="own")])
+    ax = plots.sweep(both, "tau", {"linear_test": "linear probe"}, by="rate")[0, 0]
+    assert {line.get_linestyle() for line in lines_of(ax, "resnet18") if line.get_marker() == plots.marker("resnet18")
+            and len(line.get_xdata()) == 2} == {"-", "--"}
+    assert {text.get_text() for text in ax.figure.legends[0].get_texts()} == {
+        f"{models.ENCODERS[a].label}, {rate}" for a in ("mobilenet_v3_small", "resnet18") for rate in ("same", "own")}
     for nothing in (plots.changes(EMPTY, "linear_test", "points"), plots.sweep(EMPTY, "tau", {"linear_test": "x"})[0]):
         assert nothing.texts[0].get_text().endswith(".")
 
@@ -312,3 +320,49 @@ def test_a_name_with_dollars_is_drawn_as_it_stands_and_is_no_formula():
         shown = {t.get_text() for legend in ax.figure.legends for t in legend.get_texts()} | {t.get_text() for t in ax.get_xticklabels()}
         assert {plots.plain(name) for name in names} <= shown
         plt.close(ax.figure)
+FOUR = {r.name: r.changes for r in claims.REMEDIES if r.name in ("temperature", "augmentation", "projector", "initialization")}
+WORTH = {"temperature": 0.04, "augmentation": 0.0, "projector": 0.02, "initialization": 0.06}
+
+
+@pytest.fixture
+def remedies():
+    """A world in which remedies add up, but for temperature and projector together, which lose 0.01; seeds shift everything."""
+    rows = []
+    for held in [(), *((name,) for name in FOUR), *(tuple(n for n in FOUR if n != left) for left in FOUR), tuple(FOUR)]:
+        for seed in range(3):
+            value = 0.5 + 0.1 * seed + sum(WORTH[name] for name in held) - 0.01 * ({"temperature", "projector"} <= set(held))
+            changes = {field: v for name in held for field, v in FOUR[name].items()}
+            rows.append({**studies.TEXTURES.__dict__, "start": "random", "all_epochs": 16, **changes, "profile": "here", "seed": seed,
+                         "run": f"{held}{seed}", "arm": "remedy" if held else "trained", "change": "+".join(held), "linear_test": value})
+    return pd.DataFrame(rows).sample(frac=1, random_state=0)
+
+
+def test_a_remedys_share_is_what_it_adds_alone_and_what_the_four_lose_without_it(remedies):
+    found = plots.shares(remedies, "linear_test").groupby(["remedy", "way"]).gain.agg(["mean", "std", "count"])
+    assert (found["count"] == 3).all() and np.allclose(found["std"], 0) and len(found) == 8
+    for name, worth in WORTH.items():
+        assert found.loc[(plots.SHARED[name], "added alone"), "mean"] == pytest.approx(worth)
+        assert found.loc[(plots.SHARED[name], "left out"), "mean"] == pytest.approx(worth - 0.01 * (name in ("temperature", "projector")))
+    few = plots.shares(remedies[(remedies.change != "temperature") | (remedies.seed == 0)], "linear_test")
+    assert few[(few.remedy == "temperature 0.1") & (few.way == "added alone")].seed.tolist() == [0]    # paired, or not at all
+    other = plots.shares(remedies.assign(lr=np.where(remedies.arm == "trained", 0.1, 0.2)), "linear_test")
+    assert other.empty                                                      # an arm with another learning rate is none
+
+
+def test_shares_are_drawn_filled_and_hollow_with_every_seed(remedies):
+    ax = plots.share(remedies, "linear_test", "points")
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [t.get_text() for t in ax.get_yticklabels()] == [*plots.SHARED.values()] and sum(len(line.get_xdata()) for line in dots) == 24
+    assert sum(to_hex(line.get_markerfacecolor()) == "#ffffff" for line in dots) == 4
+    assert legend_of(ax) == ["MobileNetV3-Small", "added alone", "left out"]
+    assert plots.share(EMPTY.assign(linear_test=[]), "linear_test", "points").texts[0].get_text().endswith(".")
+
+
+def test_transfers_have_a_panel_each_for_the_linear_probe_and_fine_tuning_and_the_untrained_first(swept):
+    worth = pd.concat([swept[swept.data == "plain"], swept[swept.arm == "trained"].assign(arm="untrained").iloc[:1]])
+    worth = worth.assign(linear_digits=0.9, fine_tuned_digits=0.95)
+    axes = plots.transfers(worth, "digits", "here")
+    assert [t.get_text() for t in axes[0].get_yticklabels()] == ["untrained", "baseline", "temperature 0.1"]
+    assert [{*np.concatenate([line.get_xdata() for line in ax.lines if line.get_marker() == "o"])} for ax in axes] == [{0.9}, {0.95}]
+    assert [ax.get_xlabel() for ax in axes] == ["digits: linear probe, held out", "digits: fine-tuned, held out"]
+    assert plots.transfers(swept.iloc[:0], "digits")[0].texts[0].get_text().endswith(".")

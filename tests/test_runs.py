@@ -120,6 +120,8 @@ def test_untrained_arms_are_shared_by_whatever_only_training_reads():
 def test_a_transfer_is_computed_once_where_the_weights_are_and_stored_with_its_checksum(copied, monkeypatch, textures):
     run = load(copied)
     monkeypatch.setattr(runs, "load_data", lambda name, limit=None, device="cpu": textures)
+    with pytest.raises(FileNotFoundError, match="neither a transfer to digits"):
+        runs.transfer(run, "digits", train=False)
     monkeypatch.setattr(runs.probe, "transfer", lambda encoder, target, config, size: {"linear": 0.25, "fine_tuned": 0.5})
     assert runs.transfer(run, "digits") == {"linear": 0.25, "fine_tuned": 0.5}
     monkeypatch.setattr(runs.probe, "transfer", None)
