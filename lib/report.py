@@ -8,7 +8,6 @@ Sphinx lays the pages out (MyST-NB, theme furo); this module is also the Sphinx 
 page loads a script for its mathematics.
 """
 import argparse
-import ast
 import hashlib
 import html
 import json
@@ -40,16 +39,6 @@ STUDY = ("This study trains the paper's five small encoders and a large referenc
 
 # ---- notebooks in batch ----
 
-def value(text):
-    """A command line's text as a Python value: number, True, None, list (quotes optional), else the text itself."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        if text.startswith("[") and text.endswith("]"):
-            return [value(item.strip()) for item in text[1:-1].split(",") if item.strip()]
-        return text
-
-
 def check_parameters(notebooks, parameters):
     """Raise TypeError, in one sentence, for a parameter that none of `notebooks` has or whose type is not its default's."""
     import papermill
@@ -61,7 +50,7 @@ def check_parameters(notebooks, parameters):
             close = get_close_matches(name, known, n=1, cutoff=0.4)
             raise TypeError(f"{', '.join(Path(n).name for n in notebooks)}: no parameter {name!r}"
                             f"{f'; did you mean {close[0]!r}?' if close else ''} (there are: {', '.join(known) or 'none'})")
-        default = value(known[name]["default"])
+        default = studies.value(known[name]["default"])
         allowed = (int, float) if type(default) is float else type(default)
         if default is not None and given is not None and (not isinstance(given, allowed)
                                                           or isinstance(given, bool) != isinstance(default, bool)):
@@ -557,7 +546,7 @@ def report(args):
     unclear = [p for p in args.parameters if "=" not in p]
     if unclear:
         raise ValueError(f"-p {unclear[0]}: write it as name=value")
-    parameters = {name.strip(): value(given.strip()) for name, given in (p.split("=", 1) for p in args.parameters)}
+    parameters = {name.strip(): studies.value(given.strip()) for name, given in (p.split("=", 1) for p in args.parameters)}
     if "profile" in parameters:
         raise ValueError("the profile is given by --profile (make report PROFILE=...), not as a parameter")
     if isinstance(parameters.get("archs"), str):

@@ -270,14 +270,22 @@ def remedied(name, archs=None):
     return chosen(name, archs) if archs else profile(name).remedied
 
 
+def value(text):
+    """A command line's text as a Python value: number, True, None, list (quotes optional), else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        if text.startswith("[") and text.endswith("]") and text.count("[") == 1:
+            return [value(item.strip()) for item in text[1:-1].split(",") if item.strip()]
+        return text
+
+
 def swept(parameter, values):
     """`values`, a list, one value or a text as papermill's -p gives it, as a tuple. Raises ValueError, naming the notebook's parameter,
     where there is none or one comes twice."""
     if isinstance(values, str):
-        try:
-            values = ast.literal_eval(values)
-        except (ValueError, SyntaxError):                                  # names without quotation marks
-            values = [value.strip() for value in values.strip("[]").split(",") if value.strip()]
+        given = value(values)
+        values = [value(part.strip()) for part in given.split(",") if part.strip()] if isinstance(given, str) else given
     values = tuple(values) if isinstance(values, (list, tuple)) else (values,)
     twice = [value for i, value in enumerate(values) if value in values[:i]]
     if not values or twice:

@@ -232,7 +232,7 @@ def test_a_parameter_of_another_type_than_its_default_is_refused(tmp_path, given
     ("3", 3), ("1e-3", 1e-3), ("['resnet18']", ["resnet18"]), ("[resnet18, resnet50]", ["resnet18", "resnet50"]), ("None", None),
     ("folder:/my/images", "folder:/my/images"), ("True", True), ("[]", [])])
 def test_parameters_of_the_command_line_become_python_values(text, expected):
-    assert report.value(text) == expected
+    assert studies.value(text) == expected
 
 
 @pytest.mark.parametrize("arguments, sentence", [

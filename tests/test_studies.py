@@ -1,9 +1,14 @@
+import io
 import re
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 
+import hypothesis
 import pandas as pd
 import pytest
 from conftest import TINY
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from lib import claims, models, runs, studies
 from lib.studies import (
@@ -526,6 +531,39 @@ def test_a_run_that_fails_is_named_at_the_end_and_the_others_are_stored(toy, mon
     stored = [path.name for path in runs.paths("toy")]
     assert stored and not any("seed0" in name and "untrained" not in name for name in stored)
     assert "FAILED" in capsys.readouterr().out
+
+
+VALUES = st.one_of(st.text(max_size=20), st.none(), st.integers(), st.floats(allow_subnormal=False), st.booleans(), st.sampled_from(
+    ["[", "[[", "{[]: 1}", "(" * 500, "[" * 500 + "]" * 500, "1e999", "-0.0", "nan", "[0.1, 0.1]", "[]", "../..", "\0", "10" * 3000]),
+    st.lists(st.one_of(st.floats(allow_subnormal=False), st.integers(), st.text(max_size=5), st.none(), st.lists(st.integers()))))
+
+
+@settings(max_examples=300)
+@hypothesis.given(study=st.sampled_from(["temperature", "negatives", "augmentation", "initialization", "projectors"]), given_value=VALUES)
+def test_any_parameter_of_a_notebook_gives_arms_or_one_sentence(study, given_value):
+    """As papermill hands it over: a number, a list, a text."""
+    try:
+        arms = getattr(studies, study)("smoke", None, None, given_value or None)
+    except (ValueError, TypeError) as error:
+        assert "allowed" in str(error) or "is unknown" in str(error), error
+        assert len(str(error)) < 20_000 and "\n" not in str(error)
+        return
+    assert arms and all(isinstance(c, studies.PretrainConfig) for c in arms)
+
+
+@settings(max_examples=300)
+@hypothesis.given(
+    text=st.one_of(st.text(max_size=30), st.sampled_from(["{[]: 1}", "(" * 500, "10" * 3000, "[[", "\0", "--data", "lambda: 1"])),
+    option=st.sampled_from(["--profile", "--archs", "--match", "--data"]))
+def test_any_word_on_the_command_line_ends_in_one_sentence_or_a_list(text, option):
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()):
+        patch.setattr(studies, "check", lambda config: None)
+        try:
+            main([f"{option}={text}", "--dry-run"])
+        except SystemExit as error:
+            assert str(error.code).startswith("error: ") or error.code == 2
+            return
+    assert "runs, " in out.getvalue()
 
 
 def test_a_damaged_run_is_set_aside_and_trained_anew_where_that_is_asked_for(toy, capsys):
