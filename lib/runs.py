@@ -62,8 +62,8 @@ def _git(*args):
     return answer.stdout.strip() if answer.returncode == 0 else None
 
 
-# The code that runs is the code that was imported, whatever is committed while it trains.
-COMMIT, CHANGES = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "lib")
+# The code that runs is the code that was imported, whatever is committed while it trains. A copy without git is told its commit.
+COMMIT, CHANGES = _git("rev-parse", "HEAD") or os.environ.get("COMMIT"), _git("status", "--porcelain", "lib")
 
 
 class BrokenRun(RuntimeError):

@@ -1,0 +1,130 @@
+"""`python -m lib.gpu`: a check and a share of the study on a GPU that is ours for minutes, in one call that ends in time.
+
+It unpacks the data, measures training rates, trains what a profile lacks (most wanted first, several runs side by side) until its
+minutes are over, packs every finished run that git does not hold, and prints what is left. The next call goes on where this one was:
+on the same machine from the checkpoints, on another from the finished runs.
+"""
+import argparse
+import json
+import os
+import signal
+import sys
+import tarfile
+import threading
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from lib import bench, probe, runs, studies, train
+
+PACKED = ("config.json", "history.csv", "metrics.json", "provenance.json", "SHA256SUMS")
+LARGEST = 15 * 2 ** 20     # bytes of a packed file
+
+
+def unpack(archive, place):
+    """Unpack the data set's archive into its folder, unless it lies there."""
+    if archive and not place.is_dir():
+        place.mkdir(parents=True)
+        with tarfile.open(archive) as file:
+            file.extractall(place, filter="data")
+
+
+def rates(archs, profile, data_name, device, epochs=2):
+    """A row per encoder: images a second of the whole training step (data to optimiser) in the last of `epochs` epochs, of the bare model
+    step on a constant batch, and the peak memory of the former."""
+    rows = []
+    for arch in archs:
+        config = studies.base(profile, arch, data_name, epochs=epochs)
+        data = runs.load_data(config.data, config.limit, device)
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        seconds = train.pretrain(data, config, device=device)[2]
+        memory = runs.provenance(device)["peak_memory_mb"]
+        steps = len(data.train.labels) // config.batch_size
+        step, took = bench.stepper(config, data, device), []
+        for number in range(12):
+            started = time.perf_counter()
+            step(number)
+            if device == "cuda":
+                torch.cuda.synchronize()
+            took.append(time.perf_counter() - started)
+        rows.append({"arch": arch, "images_per_second": round(steps * config.batch_size / seconds[-1]),
+                     "model_step_images_per_second": round(config.batch_size / sorted(took)[len(took) // 2]), "peak_memory_mb": memory})
+        print(rows[-1], flush=True)
+    return pd.DataFrame(rows)
+
+
+def agreement(device):
+    """Largest difference between this device and the CPU, in the views of a batch and in h of an untrained ResNet-18."""
+    config = studies.base("smoke", "resnet18")
+    found = {}
+    for where in dict.fromkeys(("cpu", device)):
+        data = runs.load_data(config.data, config.limit, where)
+        index = torch.arange(64)
+        views = probe.Viewer("image", data.flip).augmented(0)(data.train.images[index.to(where)], index)
+        encoder = train.build(config, data).encoder.to(where).eval()
+        with torch.no_grad():
+            found[where] = views.float().cpu(), encoder(views).float().cpu()
+    return {name: float((a - b).abs().max()) for name, a, b in zip(("views", "features"), found["cpu"], found[device])}
+
+
+def pack(profile, out, known=()):
+    """Tar the finished runs of a profile, but those `known`, into files that are small enough to travel. Returns their paths."""
+    files, size = [], LARGEST
+    for path in [p for p in runs.paths(profile) if p.name not in known]:
+        weight = sum((path / name).stat().st_size for name in PACKED) + 6 * 1024
+        if size + weight > LARGEST:
+            files.append(out / f"runs-{profile}-{len(files)}.tar")
+            files[-1].unlink(missing_ok=True)
+            size = 0
+        size += weight
+        with tarfile.open(files[-1], "a") as tar:
+            for name in PACKED:
+                tar.add(path / name, f"{profile}/{path.name}/{name}")
+    return files
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m lib.gpu", description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="cifar10")
+    parser.add_argument("--data", help="a data set instead of the profile's, for instance cifar10_jpeg")
+    parser.add_argument("--archive", help="of the data set, unpacked into .data/<data> where that is not there")
+    parser.add_argument("--only", default="all", choices=("all", "observations", "remedies", "search"))
+    parser.add_argument("--match", default=None)
+    parser.add_argument("--out", default=os.environ.get("OUT", "out"), help="folder for rates.csv, check.json and the packed runs")
+    parser.add_argument("--minutes", type=float, default=9.0, help="after which whatever is not finished is stopped")
+    parser.add_argument("--jobs", type=int, default=4, help="runs side by side")
+    parser.add_argument("--rates", action="store_true", help="measure training rates first")
+    args = parser.parse_args(argv)
+    started, out = time.time(), Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    unpack(args.archive, runs.ROOT / ".data" / (args.data or studies.profile(args.profile).base.data).split(":")[0])
+    check = {"device": torch.cuda.get_device_name() if device == "cuda" else "cpu", "torch": torch.__version__, **agreement(device)}
+    print(check, flush=True)
+    (out / "check.json").write_text(json.dumps(check, indent=1) + "\n")
+    if args.rates:
+        rates(studies.profile(args.profile).encoders, args.profile, args.data, device).to_csv(out / "rates.csv", index=False)
+    noted = runs.ROOT / ".data" / f"known-{args.profile}.json"              # what this machine was given, not made here
+    if not noted.exists():
+        noted.write_text(json.dumps([path.name for path in runs.paths(args.profile)]))
+    left = args.minutes * 60 - (time.time() - started)
+    timer = threading.Timer(max(1.0, left), os.kill, (os.getpid(), signal.SIGTERM))
+    timer.daemon = True
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))       # also where nobody listens to requests
+    timer.start()
+    try:
+        studies.main(["--profile", args.profile, "--only", args.only, "--jobs", str(args.jobs),
+                      *(["--data", args.data] if args.data else []), *(["--match", args.match] if args.match else [])])
+    except SystemExit as stop:                                             # stopped, or some runs failed: the others are worth packing
+        print(stop.code if stop.code != 130 else f"{args.minutes:g} minutes are over", flush=True)
+    timer.cancel()
+    signal.signal(signal.SIGTERM, before)
+    for file in pack(args.profile, out, json.loads(noted.read_text())):
+        print(f"{file}  {file.stat().st_size:,} bytes", flush=True)
+
+
+if __name__ == "__main__":
+    main()

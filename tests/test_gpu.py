@@ -1,0 +1,72 @@
+import json
+import signal
+import tarfile
+
+import pytest
+from conftest import TINY
+
+from lib import gpu, runs, studies
+from lib.studies import PROFILES
+
+
+@pytest.fixture
+def toy(monkeypatch, tmp_path, textures):
+    """A profile of a ResNet-18, itself untrained and pixels, in an empty store; "smoke" has the same data."""
+    base = studies.replace(TINY, width=1.0, epochs=1, evaluation="val")
+    monkeypatch.setitem(PROFILES, "toy", studies.Profile(base, encoders=("resnet18",), seeds=1, seeds_of={}, widths=(), ceilings=(),
+                                                         remedied=(), sweeps=False))
+    monkeypatch.setattr(runs, "STORE", tmp_path / "runs")
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    monkeypatch.setattr(runs, "load_data", lambda name, limit=None, device="cpu": textures)
+    (tmp_path / ".data").mkdir()
+    return tmp_path
+
+
+ARGUMENTS = ["--profile", "toy", "--only", "observations", "--jobs", "1"]
+
+
+def test_a_call_trains_what_is_missing_and_packs_what_it_made(toy, capsys):
+    gpu.main([*ARGUMENTS, "--out", str(toy / "out"), "--match", "untrained"])
+    first = {path.name for path in runs.paths("toy")}
+    assert len(first) == 2
+    gpu.main([*ARGUMENTS, "--out", str(toy / "out2"), "--rates"])
+    assert len(runs.paths("toy")) == 3 and (toy / "out2" / "rates.csv").read_text().splitlines()[1].startswith("resnet18,")
+    check = json.loads((toy / "out2" / "check.json").read_text())
+    assert check["views"] == check["features"] == 0.0
+    with tarfile.open(toy / "out2" / "runs-toy-0.tar") as tar:
+        tar.extractall(toy / "home", filter="data")
+    for path in runs.paths("toy"):                                          # also what an earlier call made: its answer may be lost
+        assert runs.load(toy / "home" / "toy" / path.name).metrics == runs.load(path).metrics
+    (toy / ".data" / "known-toy.json").unlink()                             # another machine, which is given these
+    gpu.main([*ARGUMENTS, "--out", str(toy / "out3")])
+    assert [p.name for p in (toy / "out3").iterdir()] == ["check.json"] and "3 runs, 0 missing" in capsys.readouterr().out
+
+
+def test_a_call_ends_in_time_and_the_next_goes_on(toy, capsys, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    long = studies.replace(PROFILES["toy"].base, epochs=100_000)
+    monkeypatch.setitem(PROFILES, "toy", studies.replace(PROFILES["toy"], base=long))
+    gpu.main([*ARGUMENTS, "--out", str(toy / "out"), "--minutes", "0.1"])
+    assert "0.1 minutes are over" in capsys.readouterr().out and signal.getsignal(signal.SIGTERM) is before
+    assert len(list((toy / "runs" / "toy").glob(".*checkpoint.safetensors"))) == 1
+    assert len(runs.paths("toy")) == 2
+
+
+def test_packed_files_are_small_enough_to_travel(toy, monkeypatch):
+    gpu.main([*ARGUMENTS, "--out", str(toy / "out")])
+    monkeypatch.setattr(gpu, "LARGEST", 30_000)
+    files = gpu.pack("toy", toy)
+    assert len(files) > 1 and all(file.stat().st_size < 60_000 for file in files)
+    names = [name for file in files for name in tarfile.open(file).getnames()]
+    assert len(names) == len(set(names)) == 3 * len(gpu.PACKED)
+    assert gpu.pack("toy", toy, [path.name for path in runs.paths("toy")]) == []
+
+
+def test_the_archive_is_unpacked_once(tmp_path):
+    (tmp_path / "a").write_text("image")
+    with tarfile.open(tmp_path / "a.tar.xz", "w:xz") as tar:
+        tar.add(tmp_path / "a", "train/a")
+    for _ in range(2):
+        gpu.unpack(tmp_path / "a.tar.xz", tmp_path / ".data" / "set")
+        (tmp_path / "a.tar.xz").write_text("no archive any more")
+    assert (tmp_path / ".data" / "set" / "train" / "a").read_text() == "image"
