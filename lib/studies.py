@@ -53,6 +53,8 @@ class Profile:
     remedied: tuple = claims.REMEDIED                  # encoders on which remedies are tried one at a time
     queues: tuple = (128, 512, 2048)                   # lengths of the queue that are tried
     sweeps: bool = True                                # False: of each remedy the arm that its claim names, with one seed
+    long: int = 0                                      # epochs of the few long runs (anchors); 0: none
+    copies: tuple = ()                                 # data sets that its committed runs may rest on instead, other bytes of the same
     transfers: int = 100                               # runs whose transfer notebook 08 computes, at most; the others say so
 
 
@@ -83,10 +85,12 @@ PROFILES = {
     # photographs without a GPU: more resolution than the ImageNet stem leaves, or ResNet-18 stays at its untrained kNN
     "cifar10_subset": Profile(replace(TEXTURES, data="cifar10_jpeg", limit=10_000, stem="stride1", epochs=20),
                               encoders=("mobilenet_v3_small", "resnet18"), seeds=1, seeds_of={}, widths=(), sweeps=False),
-    # photographs with one GPU: the settings of the MoCo authors' CIFAR-10 notebook, but the paper's projector, blur and temperature
-    "cifar10": Profile(replace(TEXTURES, data="cifar10", stem="cifar", queue=4096, batch_keys=False, bn_splits=8, epochs=200,
+    # photographs with one GPU: the settings of the MoCo authors' CIFAR-10 notebook, but the paper's projector and temperature, and a
+    # tenth of their epochs, so that six encoders fit in half an hour
+    "cifar10": Profile(replace(TEXTURES, data="cifar10", stem="cifar", queue=4096, batch_keys=False, bn_splits=8, epochs=20,
                                batch_size=512, optimizer="sgd", lr=0.06, weight_decay=5e-4, standardize="imagenet",
-                               precision="bf16", blur_p=0.0, crop_min=0.08), queues=(1024, 4096, 16384)),
+                               precision="bf16", blur_p=0.0, crop_min=0.08), queues=(1024, 4096, 16384),
+                       long=200, copies=("cifar10_jpeg",)),
     # the paper's own scale and recipe
     "imagenet": Profile(PretrainConfig(data="folder:imagenet", precision="bf16"), seeds=1, seeds_of={}, widths=(),
                         queues=(1024, 4096, 16384, 65536)),
@@ -482,9 +486,28 @@ def remedies(name, data=None, archs=None):
     return sorted(dict.fromkeys(arms), key=lambda c: c.seed)
 
 
+def headline(name, data=None, archs=None):
+    """The first seed of every encoder: the baseline, itself untrained and with labels, and the paper's remedies from a random start."""
+    if not profile(name).sweeps:
+        return []
+    first = [c for c in encoders(name, data, archs) if c.seed == 0]
+    return [*pixels(name, data), *untrained(first), *first, *(replace(c, **PAPERS) for c in first if c.arch != models.LARGE),
+            *supervised(name, data, archs)]
+
+
+def anchors(name, data=None, archs=None):
+    """Long runs of a profile that says how long: the MoCo authors' notebook on ResNet-18, whose kNN is known (results/reference), with one
+    query view and with both; the baseline of MobileNetV3-Small and ResNet-18."""
+    p = profile(name)
+    both = [base(name, arch, data, epochs=p.long) for arch in claims.REMEDIED if p.long and arch in chosen(name, archs)]
+    known = [replace(c, projector="linear", tau=0.1, symmetric=s) for c in both if c.arch == "resnet18" for s in (False, True)]
+    return [*known, *both]
+
+
 def plan(name, data=None, archs=None):
     """Everything that a profile trains, of `archs` if they are given, in the order in which it is worth most."""
-    return list(dict.fromkeys([*observations(name, data, archs), *remedies(name, data, archs)]))
+    parts = (headline, observations, remedies, anchors)
+    return list(dict.fromkeys(c for part in parts for c in part(name, data, archs)))
 
 
 def observations(name, data=None, archs=None):
@@ -499,7 +522,8 @@ def observations(name, data=None, archs=None):
 
 def stored(name, data=None, study=plan):
     """The runs of a study of a profile that are stored, in its order: what tables and ledger rest on."""
-    return [runs.load(path) for c in study(name, data) if (path := runs.folder(c, name)).exists()]
+    wanted = [c for given in ([data] if data else [None, *profile(name).copies]) for c in study(name, given)]
+    return [runs.load(path) for c in wanted if (path := runs.folder(c, name)).exists()]
 
 
 def gather(name, configs, train=True, study=observations):

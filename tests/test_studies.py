@@ -50,7 +50,9 @@ def test_every_profile_has_a_plan_whose_runs_are_told_apart(name):
     for arm in encoders(name):
         assert arm in wanted and runs.untrained(arm) in wanted              # "has it learned?" needs both
     assert sum(c.arch == "pixels" for c in wanted) == 1
-    assert set(wanted) == {*observations(name), *remedies(name)} and wanted[:len(observations(name))] == observations(name)
+    assert set(wanted) == {*observations(name), *remedies(name), *studies.anchors(name)}
+    first = studies.headline(name) or observations(name)
+    assert wanted[:len(first)] == first and set(studies.headline(name)) <= {*observations(name), *remedies(name)}
 
 
 @pytest.mark.parametrize("arch", [*models.SMALL, models.LARGE])
@@ -249,6 +251,25 @@ def test_the_ceiling_has_the_same_budget():
 def test_untrained_encoders_are_there_once():
     arms = encoders("textures")
     assert len(untrained([*arms, *arms])) == len({(c.arch, c.seed) for c in arms})
+
+
+def test_the_long_runs_of_a_profile_are_the_moco_notebooks_and_two_baselines():
+    asymmetric, symmetric, small, large = studies.anchors("cifar10")
+    assert studies.anchors("textures") == [] and {c.epochs for c in studies.anchors("cifar10")} == {200}
+    assert (small, large) == tuple(studies.base("cifar10", arch, epochs=200) for arch in ("mobilenet_v3_small", "resnet18"))
+    assert symmetric == replace(asymmetric, symmetric=True) and asymmetric.stem == "cifar"
+    known = {"arch": "resnet18", "projector": "linear", "optimizer": "sgd", "lr": 0.06, "weight_decay": 5e-4, "batch_size": 512,
+             "queue": 4096, "m": 0.99, "tau": 0.1, "bn_splits": 8, "crop_min": 0.08, "blur_p": 0.0, "grayscale_p": 0.2, "jitter_p": 0.8,
+             "jitter": (0.4, 0.4, 0.4, 0.1), "projector_bn": False, "batch_keys": False, "standardize": "imagenet", "warmup_epochs": 0.0}
+    assert {name: getattr(asymmetric, name) for name in known} == known
+
+
+def test_runs_on_a_copy_of_the_data_set_count_as_the_profiles(monkeypatch, tmp_path):
+    monkeypatch.setattr(runs, "STORE", tmp_path)
+    monkeypatch.setattr(runs, "load", lambda path: path)
+    here = runs.folder(studies.base("cifar10", "resnet18", "cifar10_jpeg"), "cifar10")
+    here.mkdir(parents=True)
+    assert studies.stored("cifar10") == studies.stored("cifar10", "cifar10_jpeg") == [here] and studies.stored("cifar10", "cifar10") == []
 
 
 def test_another_data_set_reaches_every_run():
