@@ -23,6 +23,7 @@ INSTANCES = 5000           # images on each side of the instance-discrimination 
 MONITORED = 500            # the same during training
 FACTOR_IMAGES = 200        # held-out images that a class needs before its sub-clusters are compared with a factor
 KNN_K, KNN_T = 20, 0.1     # weighted kNN
+PROJECTION_K = 200         # the same on projections, as in the MoCo authors' CIFAR-10 notebook
 # fine-tuning on another data set: a fixed recipe, crops of 60 to 100 % as the paper's transfer, no colours
 FINE_TUNING = {"method": "supervised", "epochs": 10, "batch_size": 64, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.01,
                "warmup_epochs": 1.0, "queue": 64, "smoothing": 0.0, "bn_splits": 1, "crop_min": 0.6,
@@ -146,6 +147,12 @@ def transfer(encoder, target, config, size, device="cpu"):
     return out
 
 
+@torch.no_grad()
+def _projected(projector, h):
+    """z of h (N, D), projector in eval mode, on the CPU: (N, dim)."""
+    return deepcopy(projector).cpu().eval()(h)
+
+
 def monitor(data, config):
     """What the loop records during training: a function (encoder, epoch) -> dict, at five epochs, {} at the others; only at the last
     where evaluation is "val".
@@ -181,8 +188,11 @@ def monitor(data, config):
     return measure
 
 
-def evaluate(encoder, data, config):
-    """Every number of a finished run. Returns (metrics {name: number}, embeddings {name: array} of held-out images)."""
+def evaluate(encoder, data, config, projector=None):
+    """Every number of a finished run. Returns (metrics {name: number}, embeddings {name: array} of held-out images).
+
+    With a projector, `knn_projection_test` too: the weighted kNN with k = PROJECTION_K on z instead of h.
+    """
     viewer = Viewer(config.standardize, data.flip)
     encoder = deepcopy(encoder)
     calibrate(encoder, data, viewer)
@@ -203,6 +213,10 @@ def evaluate(encoder, data, config):
     for side in ("val", "test"):
         predicted = metrics.knn_predict(h["train"], y["train"], h[side], k, "softmax", t=KNN_T)
         out[f"knn_{side}"] = (predicted == y[side]).double().mean().item()
+    if projector is not None:
+        z = {side: _projected(projector, h[side]) for side in ("train", "test")}
+        predicted = metrics.knn_predict(z["train"], y["train"], z["test"], min(PROJECTION_K, len(y["train"])), "softmax", t=KNN_T)
+        out["knn_projection_test"] = (predicted == y["test"]).double().mean().item()
     nn = {side: metrics.best_nn(h["train"], y["train"], h[side], y[side], min(101, len(y["train"]))) for side in ("val", "test")}
     best_k = max(nn["val"], key=lambda k: (nn["val"][k], -k))
     out |= {"best_nn_k": best_k, "best_nn_test": nn["test"][best_k], "best_nn_test_paper": max(nn["test"].values())}

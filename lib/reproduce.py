@@ -36,7 +36,7 @@ def compared(stored, again, table):
         rows.append({"run": stored.name, "measure": measure, "stored": a, "reproduced": b, "tolerance": tolerance,
                      "agrees": bool(abs(a - b) <= tolerance) if not np.isnan(tolerance) else None})
     if same:
-        equal = stored.metrics == again.metrics and stored.history.equals(again.history)
+        equal = stored.metrics == {name: again.metrics.get(name) for name in stored.metrics} and stored.history.equals(again.history)
         rows.append({"run": stored.name, "measure": "all metrics and history", "stored": np.nan, "reproduced": np.nan, "tolerance": 0.0,
                      "agrees": equal})
     return rows

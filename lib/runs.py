@@ -253,7 +253,8 @@ def _train(config, path, device, label, bar=True):
     parts = checkpoint.load(resume)[1] if resume.exists() else {"train_seconds": 0.0, "sessions": []}
     trained = time.time()
     if config.evaluation == "full":
-        metrics, embeddings = probe.evaluate(method.encoder, data, config)
+        learned = config.epochs and config.method != "supervised"
+        metrics, embeddings = probe.evaluate(method.encoder, data, config, method.query[1] if learned else None)
         np.savez_compressed(path / "embeddings.npz", **embeddings)
     else:
         metrics = {name: value for name, value in history[-1].items() if name not in ("epoch", "lr")}  # lr: the config's

@@ -198,6 +198,18 @@ def test_every_documented_number_is_there_finite_and_in_range(evaluated):
     assert embeddings["h"].shape == (120, 128) and embeddings["h"].dtype == np.float16 and embeddings["label"].shape == (120,)
 
 
+def test_the_knn_of_projections_is_that_of_z_with_200_neighbours(evaluated, textures, monkeypatch):
+    encoder, _, out, _ = evaluated
+    monkeypatch.setattr(probe, "PROJECTION_K", probe.KNN_K)
+    projector = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Dropout(0.9))                # nothing, in eval mode
+    assert evaluate(encoder, textures, tiny(), projector)[0] == out | {"knn_projection_test": out["knn_test"]}
+    constant = torch.nn.Linear(128, 2)
+    torch.nn.init.zeros_(constant.weight)
+    monkeypatch.setattr(probe, "PROJECTION_K", 200)                                            # all 96 training images there are
+    assert evaluate(encoder, textures, tiny(), constant)[0]["knn_projection_test"] == pytest.approx(1 / 12)
+    assert projector.training and constant.training
+
+
 def test_evaluating_twice_gives_the_same_numbers_and_leaves_the_encoder_alone(evaluated, textures):
     encoder, before, out, embeddings = evaluated
     again, h = evaluate(encoder, textures, tiny())

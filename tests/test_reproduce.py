@@ -31,8 +31,9 @@ def test_the_spread_is_the_pooled_deviation_over_seeds_of_the_arms_of_an_encoder
 def test_on_the_same_machine_every_number_must_be_the_same():
     table = seeds(0.5, 0.6)
     assert all(row["agrees"] for row in reproduce.compared(run(), run(), table))
-    for other in (run(knn_test=0.5 + 1e-12), run(elsewhere=1.0), run(history=(1.0 + 1e-12,))):
-        assert not all(row["agrees"] for row in reproduce.compared(run(), other, table))
+    assert all(row["agrees"] for row in reproduce.compared(run(), run(new=1.0), table))     # a number that was not measured then
+    for a, b in ((run(), run(knn_test=0.5 + 1e-12)), (run(old=1.0), run()), (run(), run(history=(1.0 + 1e-12,)))):
+        assert not all(row["agrees"] for row in reproduce.compared(a, b, table))
 
 
 @pytest.mark.parametrize("changed", reproduce.SAME)
