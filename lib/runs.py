@@ -14,6 +14,7 @@ A run in the making is a hidden checkpoint beside these folders (lib.checkpoint)
 on a run is a lock of the operating system, which ends with its process. On a network file system that does not lock, two machines may
 train the same run: both end in the same numbers, and one of them is stored.
 """
+import ctypes
 import errno
 import hashlib
 import itertools
@@ -240,6 +241,7 @@ def _train(config, path, device, label, bar=True):
     monitor = probe.monitor(data, config)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
+    energy = joules(device)
     resume, here = _checkpoint(path), provenance(device)
     begin |= {"device": device, "label": label, "bar": bar, "resume": resume, "every": CHECKPOINT_SECONDS,
               "session": {name: here[name] for name in ("commit", "dirty", "device", "threads", "torch")}}
@@ -269,6 +271,7 @@ def _train(config, path, device, label, bar=True):
         "data_checksum": data.checksum, "epoch_seconds": [round(s, 3) for s in epoch_seconds],
         "train_seconds": round(parts["train_seconds"], 1), "evaluate_seconds": round(time.time() - trained, 1),
         **({"sessions": parts["sessions"]} if len(parts["sessions"]) > 1 else {}),
+        **({} if energy is None else {"device_joules": round(joules(device) - energy)}),
     }, indent=1) + "\n")
     write_sums(path)
 
@@ -352,7 +355,23 @@ def provenance(device):
             "date": time.strftime("%Y-%m-%d", time.gmtime()), "python": platform.python_version(),
             "torch": torch.__version__, "torchvision": version("torchvision"), "numpy": np.__version__,
             "scikit-learn": version("scikit-learn"), "device": torch.cuda.get_device_name() if device == "cuda" else cpu,
-            "cores": os.cpu_count(), "threads": torch.get_num_threads(), "peak_memory_mb": round(memory / 2 ** 20)}
+            "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+            "deterministic": torch.are_deterministic_algorithms_enabled(), "peak_memory_mb": round(memory / 2 ** 20)}
+
+
+def joules(device):
+    """Energy that this GPU has used since its driver was loaded, whoever used it, by NVIDIA's management library; None where none tells."""
+    if device != "cuda":
+        return None
+    try:
+        library, handle, used = ctypes.CDLL("libnvidia-ml.so.1"), ctypes.c_void_p(), ctypes.c_ulonglong()
+        address = torch.cuda.get_device_properties(0)
+        bus = f"{address.pci_domain_id:08x}:{address.pci_bus_id:02x}:{address.pci_device_id:02x}.0".encode()
+        calls = (library.nvmlInit_v2(), library.nvmlDeviceGetHandleByPciBusId_v2(bus, ctypes.byref(handle)),
+                 library.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(used)))
+    except (OSError, AttributeError):
+        return None
+    return None if any(calls) else used.value / 1000                       # it counts in millijoules; 0 is success
 
 
 def paths(profile, store=None):

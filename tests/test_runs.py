@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from dataclasses import asdict, fields, replace
 from types import SimpleNamespace
@@ -225,6 +226,43 @@ def test_the_commit_is_that_of_the_code_that_was_imported(stored):
         pytest.skip("not in a git checkout")
     assert runs.COMMIT and len(runs.COMMIT) == 40
     assert load(runs.folder(tiny(), "toy", stored)).provenance["commit"] == runs.COMMIT
+
+
+def test_the_energy_of_a_gpu_is_what_its_driver_counts_and_a_cpu_tells_none(monkeypatch):
+    assert runs.joules("cpu") is None
+    asked = []
+
+    class Library:
+        failed = 0
+
+        def __init__(self, name):
+            asked.append(name)
+
+        def nvmlInit_v2(self):
+            return 0
+
+        def nvmlDeviceGetHandleByPciBusId_v2(self, bus, handle):
+            asked.append(bus)
+            return self.failed
+
+        def nvmlDeviceGetTotalEnergyConsumption(self, handle, used):
+            used._obj.value = 5_400_000
+            return 0
+    monkeypatch.setattr(runs.ctypes, "CDLL", Library)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: SimpleNamespace(pci_domain_id=0, pci_bus_id=0xa1, pci_device_id=0))
+    assert runs.joules("cuda") == 5400 and asked == ["libnvidia-ml.so.1", b"00000000:a1:00.0"]
+    monkeypatch.setattr(Library, "failed", 6)
+    assert runs.joules("cuda") is None
+    monkeypatch.setattr(runs.ctypes, "CDLL", lambda name: (_ for _ in ()).throw(OSError(name)))
+    assert runs.joules("cuda") is None
+
+
+def test_deterministic_mode_is_a_switch_of_the_environment_that_a_run_records():
+    for given in ("", "1"):
+        code = "from lib import runs; print(runs.provenance('cpu')['deterministic'])"
+        said = subprocess.run([sys.executable, "-c", code], env=os.environ | {"DETERMINISTIC": given}, capture_output=True, text=True,
+                              cwd=runs.ROOT)
+        assert said.stdout.strip() == str(bool(given)), said.stderr
 
 
 def test_a_machine_without_git_can_still_train(monkeypatch):
