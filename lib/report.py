@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 
 from lib import check_name, claims, models, runs, studies
 
@@ -112,7 +113,8 @@ def table(*profiles, store=runs.STORE, data=None, archs=None):
     else lies there, such as runs of a learning rate since given up, would count a seed twice."""
     t = runs.table(*profiles, store=store)
     def names(study):
-        return {(p, runs.folder(c, p).name) for p in profiles for c in [*study(p, data), *study(p, data, archs)]}
+        return {(p, runs.folder(c, p).name) for p in profiles for given in ([data] if data else [None, *studies.profile(p).copies])
+                for c in [*study(p, given), *study(p, given, archs)]}
     if t.empty:
         return t
     planned, standard = names(studies.plan), names(studies.encoders)
@@ -568,11 +570,12 @@ def report(args):
                       *(["--archs", ",".join(archs)] if archs else [])])
 
     print("2/3 executing the notebooks", flush=True)
-    drawn = []
-    for notebook in notebooks:
-        drawn.append(REPORT / "notebooks" / notebook.name)
-        made = executed(notebook, drawn[-1], {"profile": profile} | own_parameters(notebook, parameters))
-        print(f"    {notebook.stem}: {'executed' if made else 'unchanged'}, {time.time() - started:.0f} s", flush=True)
+    drawn = [REPORT / "notebooks" / notebook.name for notebook in notebooks]
+    made = Parallel(n_jobs=args.jobs, prefer="threads", return_as="generator")(     # each waits for a kernel of its own
+        delayed(executed)(notebook, output, {"profile": profile} | own_parameters(notebook, parameters))
+        for notebook, output in zip(notebooks, drawn))
+    for notebook, anew in zip(notebooks, made):
+        print(f"    {notebook.stem}: {'executed' if anew else 'unchanged'}, {time.time() - started:.0f} s", flush=True)
 
     print("3/3 drawing the pages", flush=True)
     mine = None if profile in studies.COMMITTED else profile
