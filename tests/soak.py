@@ -47,11 +47,11 @@ def _prepare(store):
     runs._train = logged
 
 
-def one(store, every=0.0):
+def one(store, every=0.0, epochs=KILLED.epochs):
     """Train KILLED, with a checkpoint every so many seconds."""
     _prepare(store)
     runs.CHECKPOINT_SECONDS = every
-    runs.run_or_load(KILLED, "soak", progress=None)
+    runs.run_or_load(replace(KILLED, epochs=epochs), "soak", progress=None)
 
 
 def grid(store, jobs=1, epochs=6):

@@ -1,3 +1,4 @@
+import json
 import math
 import multiprocessing
 import os
@@ -5,12 +6,14 @@ import resource
 import signal
 import sys
 import threading
+import time
 
 import pandas as pd
 import pytest
 import soak
 import torch
 from conftest import tiny
+from jupyter_client.manager import start_new_kernel
 
 from lib import checkpoint, probe, runs, train
 from lib.checkpoint import BrokenCheckpoint
@@ -305,7 +308,35 @@ def test_sigterm_to_a_study_side_by_side_stores_and_ends_its_workers_too(tmp_pat
     assert checkpoints and all(checkpoint.load(path)[1]["step"] > 0 for path in checkpoints)
 
 
+def test_the_interrupt_button_of_a_notebook_stores_too(tmp_path):
+    manager, client = start_new_kernel(kernel_name="python3")
+    try:
+        client.execute(f"import sys; sys.path[:0] = [{str(soak.ROOT)!r}, {str(soak.ROOT / 'tests')!r}]; import soak; "
+                       f"soak.one({str(tmp_path / 'store')!r}, 0.5, 500)")
+        began, place = time.time(), tmp_path / "store" / "soak"
+        while not list(place.glob(".*checkpoint.safetensors")) and time.time() < began + 120:
+            time.sleep(0.05)                                               # until it is within its epochs
+        manager.interrupt_kernel()
+        reply = client.get_shell_msg(timeout=60)["content"]
+        while "ename" not in reply and reply.get("status") == "ok":        # what the client asked before
+            reply = client.get_shell_msg(timeout=60)["content"]
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert reply["ename"] == "Interrupted" and "or the cell once more, goes on from there" in reply["evalue"]
+    assert checkpoint.load(next(place.glob(".*checkpoint.safetensors")))[1]["step"] > 0
+
+
 def test_nothing_is_unpickled():
     for name in ("checkpoint", "runs", "train", "data"):
         text = open(sys.modules[f"lib.{name}"].__file__ if f"lib.{name}" in sys.modules else f"lib/{name}.py").read()
         assert "torch.load(" not in text and "pickle.load" not in text and "allow_pickle=True" not in text
+
+
+def test_the_table_of_the_soak_is_what_it_says():
+    summary = json.loads((soak.ROOT / "results" / "soak" / "summary.json").read_text())
+    kills, shared = (pd.read_csv(soak.ROOT / "results" / "soak" / f"{name}.csv") for name in ("kills", "processes"))
+    assert summary["kills"] == len(kills) >= 20 and summary["within an epoch"] == kills.midway.sum() >= 10
+    assert summary["within the writing of a checkpoint"] == kills.writing.sum() >= 3
+    assert summary["identical to the undisturbed run"] and summary["each trained to its end once"]
+    assert shared.process.nunique() == summary["processes"] == 4 and summary["machine"]["commit"]

@@ -1,4 +1,6 @@
 """Figures from made-up tables: how much is drawn, in which colours and units, and what happens without runs."""
+import io
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -312,13 +314,16 @@ def test_sweeps_and_changes_draw_every_run_and_every_gain(swept):
 
 
 def test_a_name_with_dollars_is_drawn_as_it_stands_and_is_no_formula():
-    names = ["$\\bad{$", "a$b", "<b>&\"", "two\nlines", "-"]
+    names = ["$\\bad{$", "a$b", "<script>alert(1)</script>&\"", "two\nlines", "-"]
     points = pd.DataFrame({"x": np.arange(6.), "y": np.arange(6.), "label": range(6), "index": range(6)})
     for draw in (lambda: plots.umaps({"ResNet-18": points}, names), lambda: plots.views({"original": np.zeros((6, 3, 4, 4))}, names)):
         ax = np.ravel(draw())[0]
         ax.figure.canvas.draw()
         shown = {t.get_text() for legend in ax.figure.legends for t in legend.get_texts()} | {t.get_text() for t in ax.get_xticklabels()}
         assert {plots.plain(name) for name in names} <= shown
+        file = io.BytesIO()
+        ax.figure.savefig(file, format="svg")                               # as a page holds it
+        assert b"<script" not in file.getvalue()
         plt.close(ax.figure)
 
 
