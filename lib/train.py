@@ -259,11 +259,11 @@ def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=No
         if label and not bar and step % steps:
             print(f"    {label}: epoch {epoch + 1}/{config.epochs}, step {step % steps}/{steps}, loss {losses[-1]:.3f}", flush=True)
         if asked:
-            raise checkpoint.Interrupted(f"stopped by {asked[0]} in epoch {step // steps + 1} of {config.epochs}; all of it is stored: "
+            raise checkpoint.Interrupted(f"stopped by {asked[0]} in epoch {epoch + 1} of {config.epochs}; all of it is stored: "
                                          "the same command, or the cell once more, goes on from there")
 
-    shown = tqdm(total=total * config.batch_size, initial=step * config.batch_size, desc=label, disable=label is None or not bar,
-                 unit="img", unit_scale=True, mininterval=1 if sys.stderr.isatty() else 30, leave=False)
+    shown = tqdm(total=total * config.batch_size, initial=step * config.batch_size, desc=label, unit="img", unit_scale=True, leave=False,
+                 disable=not (label and bar and total), mininterval=1 if sys.stderr.isatty() else 30)
     with checkpoint.requests() if resume else nullcontext() as asked, shown:
         for epoch in range(step // max(1, steps), last):
             started = time.perf_counter() - state["epoch_seconds"]
