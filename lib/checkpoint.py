@@ -26,10 +26,26 @@ def save(path, tensors, state):
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     text = json.dumps(state)
     aside = path.with_name(f"{path.name}.aside")
-    write(tensors, aside, {"state": text, "sha256": _digest(tensors, text)})
-    with open(aside, "rb+") as file:
-        os.fsync(file.fileno())
+    try:
+        write(tensors, aside, {"state": text, "sha256": _digest(tensors, text)})
+        synced(aside)
+    except OSError:                                                        # a full disk must not stay full of half a file
+        aside.unlink(missing_ok=True)
+        raise
     os.replace(aside, path)
+
+
+def synced(path):
+    """Have the system write a file, or the names in a folder, to the disk before anything is renamed or deleted that relies on it."""
+    number = os.open(path, os.O_RDONLY)
+    os.fsync(number)
+    os.close(number)
+
+
+def state(path):
+    """The state alone of a checkpoint that this process has written."""
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["state"])
 
 
 def write(tensors, path, metadata=None):
@@ -74,10 +90,12 @@ def requests(forward=False):
         yield asked
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}    # a background job's
 
     def ask(number, frame):
         asked.append(signal.Signals(number).name)                          # before a child ends and its place is given away
-        signal.signal(signal.SIGINT, before[signal.SIGINT])
+        if signal.SIGINT in before:
+            signal.signal(signal.SIGINT, before[signal.SIGINT])
         for child in multiprocessing.active_children() if forward and asked == ["SIGTERM"] else ():
             child.terminate()
     try:

@@ -7,6 +7,7 @@ on the same machine from the checkpoints, on another from the finished runs.
 import argparse
 import json
 import os
+import shutil
 import signal
 import sys
 import tarfile
@@ -21,14 +22,18 @@ from lib import bench, probe, runs, studies, train
 
 PACKED = ("config.json", "history.csv", "metrics.json", "provenance.json", "SHA256SUMS")
 LARGEST = 15 * 2 ** 20     # bytes of a packed file
+TOLERANCE = 0.05           # of views, standardised, and of h: a GPU's convolutions may round to 10 bits (TF32)
 
 
 def unpack(archive, place):
     """Unpack the data set's archive into its folder, unless it lies there."""
     if archive and not place.is_dir():
-        place.mkdir(parents=True)
+        aside = place.with_name(f"{place.name}.aside")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
         with tarfile.open(archive) as file:
-            file.extractall(place, filter="data")
+            file.extractall(aside, filter="data")
+        aside.rename(place)
 
 
 def rates(archs, profile, data_name, device, epochs=2):
@@ -104,6 +109,8 @@ def main(argv=None):
     unpack(args.archive, runs.ROOT / ".data" / (args.data or studies.profile(args.profile).base.data).split(":")[0])
     check = {"device": torch.cuda.get_device_name() if device == "cuda" else "cpu", "torch": torch.__version__, **agreement(device)}
     print(check, flush=True)
+    if check["views"] > TOLERANCE or check["features"] > TOLERANCE:
+        sys.exit(f"error: this device differs from the CPU by more than {TOLERANCE:g} in the views or features of a batch")
     (out / "check.json").write_text(json.dumps(check, indent=1) + "\n")
     if args.rates:
         rates(studies.profile(args.profile).encoders, args.profile, args.data, device).to_csv(out / "rates.csv", index=False)
@@ -115,15 +122,19 @@ def main(argv=None):
     timer.daemon = True
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))       # also where nobody listens to requests
     timer.start()
+    status = 0
     try:
         studies.main(["--profile", args.profile, "--only", args.only, "--jobs", str(args.jobs),
                       *(["--data", args.data] if args.data else []), *(["--match", args.match] if args.match else [])])
     except SystemExit as stop:                                             # stopped, or some runs failed: the others are worth packing
         print(stop.code if stop.code != 130 else f"{args.minutes:g} minutes are over", flush=True)
+        status = 0 if stop.code == 130 else 1
     timer.cancel()
     signal.signal(signal.SIGTERM, before)
     for file in pack(args.profile, out, json.loads(noted.read_text())):
         print(f"{file}  {file.stat().st_size:,} bytes", flush=True)
+    if status:
+        sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@
         transfer.json     accuracies on other data sets, once asked for
 
 A run in the making is a hidden checkpoint beside these folders (lib.checkpoint); whoever asks for it again goes on from there. A claim
-on a run is a lock of the operating system, which ends with its process. On a network file system that does not lock, two machines may
-train the same run: both end in the same numbers, and one of them is stored.
+on a run is a lock of the operating system, which ends with its process. Where a network file system has no such locks (NFS has them),
+give each machine a store of its own.
 """
 import ctypes
 import errno
@@ -46,6 +46,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STORE = ROOT / "results" / "runs"
 UMAP_IMAGES = 2000
 CHECKPOINT_SECONDS = 60
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOSYS)
 DEFINITION = 1    # bump when a default, an augmentation, a data set or a metric changes meaning, once runs outside this repository may
                   # rest on it; until then void runs are deleted and trained anew under the same number
 SHOWN = {"method": "{}", "width": "w{:g}", "tau": "tau{:g}", "queue": "K{}", "projector": "{}", "symmetric": "symmetric",
@@ -145,7 +146,10 @@ def load(path):
     stored = json.loads((path / "config.json").read_text())
     if stored.pop("definition", None) != DEFINITION:
         raise BrokenRun(f"{path}: made under another definition of the metrics than today's ({DEFINITION}); {anew}")
-    config = PretrainConfig(**stored)
+    try:
+        config = PretrainConfig(**stored)
+    except (TypeError, ValueError) as error:
+        raise BrokenRun(f"{path}: config.json is none that this code knows ({error}); {anew}") from None
     if not path.name.endswith(run_id(config)):
         raise BrokenRun(f"{path}: config.json is not the configuration that the folder is named after (its id is {run_id(config)}); {anew}")
     return Run(path, config, json.loads((path / "metrics.json").read_text()),
@@ -157,6 +161,7 @@ def set_aside(path):
     kept = path.parents[1] / ".broken" / path.parent.name
     kept.mkdir(parents=True, exist_ok=True)
     place = next(p for i in itertools.count() if not (p := kept / f"{path.name}.{i}").exists())
+    _checkpoint(path.with_name(f".{path.name}.partial")).unlink(missing_ok=True)      # anew means anew
     return path.rename(place)
 
 
@@ -171,17 +176,18 @@ def run_or_load(config, profile, store=None, device=None, progress="bar", wait=T
     if path.exists():
         return load(path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    locks = Path(store or STORE) / ".locks"
     try:
-        locks.mkdir(parents=True, exist_ok=True)
-        with FileLock(locks / f"{profile}-{run_id(config)}.lock", blocking=wait):
-            if path.exists():
-                return load(path)
+        with _claim(path, wait):
             partial = path.with_name(f".{path.name}.partial")
+            if path.exists():
+                _checkpoint(partial).unlink(missing_ok=True)               # its owner may have died before it did so
+                return load(path)
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             try:
                 _train(config, partial, device, f"{profile}/{slug(config)}" if progress else None, progress == "bar")
+                for file in [*partial.iterdir(), partial]:
+                    checkpoint.synced(file)
                 os.replace(partial, path)
             except (FloatingPointError, train.Collapsed):                  # another try must not begin in what was lost already
                 _checkpoint(partial).unlink(missing_ok=True)
@@ -192,11 +198,18 @@ def run_or_load(config, profile, store=None, device=None, progress="bar", wait=T
     except Timeout:
         return None
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS) or str(error.filename).startswith(str(locks.parent)):
+        if error.errno in UNWRITABLE:
             raise OSError(error.errno, f"{path} cannot be stored ({error.strerror}); what was stored before is whole, and a checkpoint is "
                           "gone on from: make room, or allow writing, and run again") from None
         raise
     return load(path)                                                      # what a reader will get, checked at once
+
+
+def _claim(path, wait=True):
+    """The lock of the run whose folder is `path`, to enter. Raises Timeout where another has it and there is no `wait`."""
+    locks = path.parents[1] / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    return FileLock(locks / f"{path.parent.name}-{path.name[-10:]}.lock", blocking=wait)
 
 
 def _checkpoint(partial):
@@ -244,7 +257,7 @@ def _train(config, path, device, label, bar=True):
     energy = joules(device)
     resume, here = _checkpoint(path), provenance(device)
     begin |= {"device": device, "label": label, "bar": bar, "resume": resume, "every": CHECKPOINT_SECONDS,
-              "session": {name: here[name] for name in ("commit", "dirty", "device", "threads", "torch")}}
+              "session": {name: here[name] for name in ("commit", "dirty", "device", "threads", "torch", "deterministic")}}
     try:
         method, history, epoch_seconds = train.pretrain(data, config, monitor, **begin)
     except checkpoint.BrokenCheckpoint as error:
@@ -252,7 +265,7 @@ def _train(config, path, device, label, bar=True):
         resume.rename(aside)
         warnings.warn(f"{error}; it is kept as {aside.name}, and the run begins anew", stacklevel=2)
         method, history, epoch_seconds = train.pretrain(data, config, monitor, **begin)
-    parts = checkpoint.load(resume)[1] if resume.exists() else {"train_seconds": 0.0, "sessions": []}
+    parts = checkpoint.state(resume) if resume.exists() else {"train_seconds": 0.0, "sessions": []}
     trained = time.time()
     if config.evaluation == "full":
         learned = config.epochs and config.method != "supervised"
@@ -271,7 +284,7 @@ def _train(config, path, device, label, bar=True):
         "data_checksum": data.checksum, "epoch_seconds": [round(s, 3) for s in epoch_seconds],
         "train_seconds": round(parts["train_seconds"], 1), "evaluate_seconds": round(time.time() - trained, 1),
         **({"sessions": parts["sessions"]} if len(parts["sessions"]) > 1 else {}),
-        **({} if energy is None else {"device_joules": round(joules(device) - energy)}),
+        **({} if energy is None or len(parts["sessions"]) > 1 else {"whole_gpu_joules": round(joules(device) - energy)}),
     }, indent=1) + "\n")
     write_sums(path)
 
@@ -301,8 +314,9 @@ def umap(run, seed=0):
     h, labels = stored["h"][:UMAP_IMAGES].astype(np.float32), stored["label"][:UMAP_IMAGES]
     xy = UMAP(metric="cosine", random_state=seed, n_jobs=1).fit_transform(h)
     table = pd.DataFrame({"x": xy[:, 0].round(3), "y": xy[:, 1].round(3), "label": labels, "index": np.arange(len(h))})
-    _replace(path, table.to_csv(index=False, float_format="%.3f", lineterminator="\n"))
-    write_sums(run.path, path.name)
+    with _claim(run.path):
+        _replace(path, table.to_csv(index=False, float_format="%.3f", lineterminator="\n"))
+        write_sums(run.path, path.name)
     return pd.read_csv(path)
 
 
@@ -318,9 +332,11 @@ def transfer(run, target="digits", train=True):
             raise FileNotFoundError(f"{run.path} holds neither a transfer to {target} nor encoder.safetensors: a run's weights are only on "
                                     "the machine that trained it; move the folder aside and run again to train it anew")
         size = load_data(c.data, c.limit).size
-        stored[target] = probe.transfer(run.encoder(size), load_data(target), c, size)
-        _replace(path, json.dumps(stored, indent=1, sort_keys=True) + "\n")
-        write_sums(run.path, path.name)
+        found = probe.transfer(run.encoder(size), load_data(target), c, size)
+        with _claim(run.path):                                             # another may have added another data set
+            stored = (json.loads(path.read_text()) if path.is_file() else {}) | {target: found}
+            _replace(path, json.dumps(stored, indent=1, sort_keys=True) + "\n")
+            write_sums(run.path, path.name)
     return stored[target]
 
 
@@ -351,7 +367,7 @@ def provenance(device):
                platform.processor()) if os.path.exists("/proc/cpuinfo") else platform.processor()
     memory = torch.cuda.max_memory_allocated() if device == "cuda" else \
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"commit": COMMIT, "dirty": bool(CHANGES),
+    return {"commit": COMMIT, "dirty": None if CHANGES is None else bool(CHANGES),
             "date": time.strftime("%Y-%m-%d", time.gmtime()), "python": platform.python_version(),
             "torch": torch.__version__, "torchvision": version("torchvision"), "numpy": np.__version__,
             "scikit-learn": version("scikit-learn"), "device": torch.cuda.get_device_name() if device == "cuda" else cpu,

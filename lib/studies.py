@@ -8,9 +8,11 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from concurrent.futures import BrokenExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
@@ -197,15 +199,16 @@ def tau_search(name, data=None, archs=None):
     the schedule. At the baseline's temperature `search` has them. Nothing where a profile sweeps nothing or has another optimiser."""
     p, found = profile(name), []
     for arch in remedied(name, archs)[:1] if p.sweeps and p.base.optimizer == "adamw" else ():
-        standard = base(name, arch, data, seed=SEARCH_SEED, epochs=max(1, p.base.epochs // 4), evaluation="val")
+        standard = base(name, arch, data, epochs=max(1, p.base.epochs // 4), evaluation="val")
         rates = sorted(sorted(SEARCH_LRS, key=lambda lr: abs(math.log(lr / standard.lr)))[:3])
-        found += [replace(standard, tau=tau, lr=lr) for tau in TAUS if tau != standard.tau for lr in rates]
+        found += [replace(standard, tau=tau, lr=lr, seed=seed) for tau in TAUS for lr in rates for seed in (SEARCH_SEED, FINAL_SEED)]
     return found
 
 
 def best_rates(table):
     """{encoder: {temperature: the learning rate with the best kNN on val}} from a table of the runs of `tau_search`."""
-    best = table.loc[table.groupby(["arch", "tau"]).knn_val.idxmax()]
+    means = table.groupby(["arch", "tau", "lr"], as_index=False).knn_val.mean()
+    best = means.loc[means.groupby(["arch", "tau"]).knn_val.idxmax()]
     return {arch: dict(zip(part.tau, part.lr)) for arch, part in best.groupby("arch")}
 
 
@@ -680,7 +683,7 @@ def main(argv=None):
         sys.exit(f"error: {error}")
     warnings.filterwarnings("ignore", message="A worker stopped")          # joblib renews a worker that has grown, and says so
     failed, done, started = [], 0, time.time()
-    with checkpoint.requests(forward=args.jobs > 1) as asked:
+    with checkpoint.requests(forward=True) if args.jobs > 1 else nullcontext([]) as asked:
         for config, error in outcomes(missing, args.profile, args.jobs, asked):
             done, minutes, name = done + 1, (time.time() - started) / 60, runs.folder(config, args.profile).name
             failed += [f"{name}: {error}"] if error else []
@@ -708,9 +711,10 @@ def outcomes(configs, profile_name, jobs, asked, store=None):
                     asked.append(outcome)
                 else:
                     yield config, outcome
-        except BrokenExecutor:                                             # a worker that was between two runs when it was asked to stop
-            if not asked:
-                raise
+        except BrokenExecutor:
+            if not asked:                                                  # a worker that had just begun when it was asked to stop
+                sys.exit("error: a worker was killed, perhaps for want of memory; what is finished is stored, and the same command, better "
+                         "with fewer --jobs, goes on where the others were")
         configs = busy
 
 
@@ -718,13 +722,17 @@ def _run(config, profile_name, jobs, store, wait):
     """One run in a worker: (config, None once it is stored, BUSY, STOPPED or what went wrong)."""
     if jobs > 1:                                                           # a worker serves many runs: never from what it has now
         torch.set_num_threads(max(1, os.cpu_count() // jobs))
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    listens = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if listens else None
     try:
         run = runs.run_or_load(config, profile_name, store=store, progress="bar" if jobs == 1 else "lines", wait=wait)
     except KeyboardInterrupt:
         return config, STOPPED
     except (RuntimeError, ArithmeticError, ValueError, OSError) as error:  # one bad run must not end a night's study
         return config, f"{type(error).__name__}: {error}"
+    finally:
+        if listens:                                                        # a worker without a run has nothing to store
+            signal.signal(signal.SIGTERM, signal.SIG_IGN if jobs > 1 else before)
     return config, None if run else BUSY
 
 

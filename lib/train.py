@@ -1,9 +1,12 @@
 """The pretraining loop, its configuration and its schedule. Reads like the algorithm box of MoCo v2."""
+import hashlib
+import json
 import math
 import sys
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -11,6 +14,9 @@ from tqdm import tqdm
 from lib import augment, check_name, checkpoint, models
 from lib.methods import SEED, MoCo, SimCLR, Supervised
 
+# Checksum of every file that decides what a training step does: nothing is gone on from that other code began.
+CODE = hashlib.sha256(b"".join((Path(__file__).with_name(f"{name}.py")).read_bytes() for name in (
+    "augment", "data", "losses", "methods", "metrics", "models", "probe", "textures", "train"))).hexdigest()
 METHODS = ("moco", "simclr", "seed", "supervised")
 
 
@@ -237,8 +243,9 @@ def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=No
     total, last = config.epochs * steps, config.epochs if stop_after is None else min(stop_after, config.epochs)
     augmentation = replace(config.augmentation, flip_p=0.5 if data.flip else 0.0)
     everyone = torch.arange(images)
+    belongs = {"data": data.checksum, "code": CODE}                        # what else a checkpoint is bound to, beside the configuration
     if resume and resume.exists():
-        step, state, (losses, hits, norms) = _resumed(resume, config, method, optimizer, parameters)
+        step, state, (losses, hits, norms) = _resumed(resume, config, belongs, method, optimizer, parameters)
     else:
         step, (losses, hits, norms) = 0, ([], [], [])                      # step: of all; losses, hits, norms: of the epoch so far
         state = {"history": [{"epoch": 0, **monitor(method.encoder, 0)}] if monitor else [], "seconds": [], "sessions": [],
@@ -254,7 +261,7 @@ def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=No
         if not resume or not (asked or step == total or time.perf_counter() - kept >= every):
             return
         state.update(epoch_seconds=time.perf_counter() - started if step % steps else 0.0, train_seconds=time.perf_counter() - began)
-        _keep(resume, config, method, optimizer, parameters, (losses, hits, norms), state | {"step": step})
+        _keep(resume, config, method, optimizer, parameters, (losses, hits, norms), state | belongs | {"step": step})
         kept = time.perf_counter()
         if label and not bar and step % steps:
             print(f"    {label}: epoch {epoch + 1}/{config.epochs}, step {step % steps}/{steps}, loss {losses[-1]:.3f}", flush=True)
@@ -310,11 +317,14 @@ def _keep(path, config, method, optimizer, parameters, epoch_so_far, state):
     checkpoint.save(path, tensors, state | {"config": asdict(config)})
 
 
-def _resumed(path, config, method, optimizer, parameters):
+def _resumed(path, config, belongs, method, optimizer, parameters):
     """Put what `_keep` stored back into method and optimizer. Returns (step, state, (losses, hits, norms) of the epoch so far)."""
     tensors, state = checkpoint.load(path)
-    if PretrainConfig(**state.pop("config")) != config:
+    if state.pop("config") != json.loads(json.dumps(asdict(config))):
         raise checkpoint.BrokenCheckpoint(f"{path} is of another configuration")
+    for name, now in belongs.items():
+        if state.pop(name) != now:
+            raise checkpoint.BrokenCheckpoint(f"{path} is of other {name} than today's")
     try:
         method.load_state_dict({name.removeprefix("method."): t for name, t in tensors.items() if name.startswith("method.")})
     except RuntimeError as error:                                          # made by other code

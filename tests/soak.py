@@ -75,11 +75,12 @@ def kills(place, wanted=20, midway=10, writing=3, seed=0):
     while len(rows) < wanted or sum(row["midway"] for row in rows) < midway or sum(row["writing"] for row in rows) < writing:
         if len(rows) > 5 * wanted:
             raise AssertionError(f"after {len(rows)} kills too few were within an epoch or within the writing of a checkpoint")
-        log = (place / "log").read_text() if (place / "log").exists() else ""
+        aside.unlink(missing_ok=True)                                      # of the last kill: this one's own shall be seen
+        before = resume.stat().st_mtime_ns if resume.exists() else 0
         process = begin("one", place / "store")
-        while process.poll() is None and (not (place / "log").exists() or (place / "log").read_text() == log):
-            time.sleep(0.005)                                              # until the training begins
-        began, wait = time.time(), draw.uniform(0.1, 2.0)
+        while process.poll() is None and not (resume.exists() and resume.stat().st_mtime_ns > before):
+            time.sleep(0.001)                                              # until it has stored a step of its own
+        began, wait = time.time(), draw.uniform(0.0, 1.5)
         while process.poll() is None and time.time() - began < wait:
             time.sleep(0.001)
         if process.poll() is None:
@@ -107,7 +108,9 @@ def kills(place, wanted=20, midway=10, writing=3, seed=0):
 def processes(place, count=4):
     """`count` processes at one grid, one of them killed in the midst. Returns a table: a row per training that was begun."""
     crew = [begin("grid", place / "store") for _ in range(count)]
-    while not (place / "log").exists() or len((place / "log").read_text().splitlines()) < count:
+    def at_work():
+        return {line.split()[0] for line in (place / "log").read_text().splitlines()} if (place / "log").exists() else set()
+    while len(at_work()) < count and all(process.poll() is None for process in crew):
         time.sleep(0.005)
     victim = crew[0]
     victim.kill()

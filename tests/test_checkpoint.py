@@ -1,9 +1,11 @@
+import dataclasses
 import json
 import math
 import multiprocessing
 import os
 import resource
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -76,7 +78,7 @@ def trained(data, config, **more):
     if config.teacher:
         method = train.build(TEACHER, data)
         more["teacher"] = torch.nn.Sequential(*method.query)
-    method, history, _ = train.pretrain(data, config, probe.monitor(data, config), **more)
+    method, history, _ = train.pretrain(data, config, probe.monitor(data, config), device=os.environ.get("STUDY_DEVICE", "cpu"), **more)
     return {name: t.clone() for name, t in method.state_dict().items()}, history
 
 
@@ -96,6 +98,15 @@ def stopped_at(steps, monkeypatch, *args, **kwargs):
     with monkeypatch.context() as patch, pytest.raises(OSError, match="power cut"):
         power_cut(patch, steps)
         trained(*args, **kwargs)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_in_deterministic_mode_too(tmp_path):
+    code = ("import pytest; raise SystemExit(pytest.main(['-q', '-k', 'stopped_twice', 'tests/test_checkpoint.py', "
+            f"'-p', 'no:cacheprovider', '--basetemp', {str(tmp_path / 'there')!r}]))")
+    environment = os.environ | {"DETERMINISTIC": "1", "STUDY_DEVICE": "cuda"}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, cwd=runs.ROOT, capture_output=True, text=True)
+    assert said.returncode == 0, said.stdout
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -132,6 +143,12 @@ def test_a_checkpoint_of_another_configuration_or_of_other_code_is_refused(tmp_p
     stopped_at(2, monkeypatch, textures, tiny(), resume=resume, every=0)
     with pytest.raises(BrokenCheckpoint, match="c is of another configuration"):
         trained(textures, tiny(tau=0.1), resume=resume)
+    monkeypatch.setattr(train, "CODE", "another")
+    with pytest.raises(BrokenCheckpoint, match="c is of other code than today's"):
+        trained(textures, tiny(), resume=resume)
+    monkeypatch.undo()
+    with pytest.raises(BrokenCheckpoint, match="c is of other data than today's"):
+        trained(dataclasses.replace(textures, checksum="another"), tiny(), resume=resume)
     tensors, state = checkpoint.load(resume)
     checkpoint.save(resume, {name.replace("queue", "memory"): t for name, t in tensors.items()}, state)
     with pytest.raises(BrokenCheckpoint, match="c does not fit this code"):
@@ -248,7 +265,7 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_half_stored(store):
         assert runs.folder(CHOOSING, "toy").name + " cannot be stored (File too large); what was stored before is whole" in answers.get(
             timeout=60)
         process.join()
-    assert runs.paths("toy") == [] and hidden(store) == []
+    assert runs.paths("toy") == [] and hidden(store, "") == []             # nor does half a file fill it
     assert runs.run_or_load(CHOOSING, "toy", progress=None).config == CHOOSING
 
 
@@ -256,6 +273,15 @@ def test_a_store_that_cannot_be_written_is_named(tmp_path, store):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(OSError, match=r"cannot be stored \(Not a directory\)"):
         runs.run_or_load(CHOOSING, "toy", store=tmp_path / "file")
+
+
+def test_a_checkpoint_that_outlived_its_run_is_no_start_for_another(store, monkeypatch):
+    path = begun(store, monkeypatch)
+    kept = path.read_bytes()
+    run = runs.run_or_load(CHOOSING, "toy", progress=None)
+    path.write_bytes(kept)                                                 # its owner died before it was deleted
+    runs.set_aside(run.path)
+    assert "sessions" not in runs.run_or_load(CHOOSING, "toy", progress=None).provenance
 
 
 def test_who_does_not_wait_for_a_run_that_another_trains_gets_none(store):

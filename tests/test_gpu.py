@@ -1,11 +1,12 @@
 import json
+import os
 import signal
 import tarfile
 
 import pytest
 from conftest import TINY
 
-from lib import gpu, runs, studies
+from lib import gpu, runs, studies, train
 from lib.studies import PROFILES
 
 
@@ -46,10 +47,27 @@ def test_a_call_ends_in_time_and_the_next_goes_on(toy, capsys, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     long = studies.replace(PROFILES["toy"].base, epochs=100_000)
     monkeypatch.setitem(PROFILES, "toy", studies.replace(PROFILES["toy"], base=long))
-    gpu.main([*ARGUMENTS, "--out", str(toy / "out"), "--minutes", "0.1"])
-    assert "0.1 minutes are over" in capsys.readouterr().out and signal.getsignal(signal.SIGTERM) is before
+    schedule = train.cosine_lr
+
+    def rate(step, *rest):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)                            # what the timer does, at a moment that we know
+        return schedule(step, *rest)
+    monkeypatch.setattr(train, "cosine_lr", rate)
+    gpu.main([*ARGUMENTS, "--out", str(toy / "out"), "--minutes", "9"])
+    monkeypatch.setattr(train, "cosine_lr", schedule)
+    gpu.main([*ARGUMENTS, "--out", str(toy / "out"), "--minutes", "0.01"])  # it may be over before anything begins
+    said = capsys.readouterr().out
+    assert "9 minutes are over" in said and "0.01 minutes are over" in said and signal.getsignal(signal.SIGTERM) is before
     assert len(list((toy / "runs" / "toy").glob(".*checkpoint.safetensors"))) == 1
     assert len(runs.paths("toy")) == 2
+
+
+def test_a_device_that_computes_otherwise_trains_nothing(toy, monkeypatch):
+    monkeypatch.setattr(gpu, "agreement", lambda device: {"views": 0.0, "features": 0.3})
+    with pytest.raises(SystemExit, match="differs from the CPU by more than 0.05"):
+        gpu.main([*ARGUMENTS, "--out", str(toy / "out")])
+    assert runs.paths("toy") == []
 
 
 def test_packed_files_are_small_enough_to_travel(toy, monkeypatch):

@@ -19,13 +19,17 @@ def run(seed=0, provenance=HERE, history=(1.0,), **metrics):
 
 
 def seeds(*knn, arch="resnet18", **fields):
-    return pd.DataFrame([{"arch": arch, "tau": 0.2, "seed": i, "knn_test": k, "linear_test": 0.6 + k} | fields for i, k in enumerate(knn)])
+    rest = {"arch": arch, "tau": 0.2, "method": "moco", "epochs": 2, "evaluation": "full"} | fields
+    return pd.DataFrame([rest | {"seed": i, "knn_test": k, "linear_test": 0.6 + k} for i, k in enumerate(knn)])
 
 
 def test_the_spread_is_the_pooled_deviation_over_seeds_of_the_arms_of_an_encoder():
     table = pd.concat([seeds(0.1, 0.3, 0.5), seeds(0.5, 0.6, tau=0.1), seeds(0.9, tau=0.5), seeds(0.2, arch="deit_tiny")])
-    found = reproduce.spread(table, "knn_test")
-    assert found["resnet18"] == pytest.approx(np.sqrt((2 * 0.04 + 1 * 0.005) / 3)) and np.isnan(found["deit_tiny"])
+    others = [seeds(0.1, 0.9, epochs=0), seeds(0.1, 0.8, evaluation="val"), seeds(0.1, 0.7, method="supervised")]   # spread differently
+    for t in (table, pd.concat([table, *others])):
+        found = reproduce.spread(t, "knn_test")
+        assert found["resnet18 moco full"] == pytest.approx(np.sqrt((2 * 0.04 + 1 * 0.005) / 3)) and "deit_tiny moco full" not in found
+    assert found["resnet18 untrained"] == pytest.approx(0.8 / np.sqrt(2))
 
 
 def test_on_the_same_machine_every_number_must_be_the_same():
@@ -66,6 +70,23 @@ def test_a_stored_run_is_trained_anew_and_compared(toy, capsys):
     with pytest.raises(SystemExit, match="1 of 1 runs were not reproduced"):
         reproduce.main(["--profile", "toy"])
     assert "NO" in capsys.readouterr().out
+
+
+def test_what_cannot_be_judged_is_not_called_reproduced(toy, monkeypatch, capsys):
+    monkeypatch.setattr(reproduce, "SAME", ("elsewhere",))                  # another machine, and one seed
+    load = runs.load
+    monkeypatch.setattr(runs, "load", lambda path: replace(load(path), provenance=load(path).provenance | {"elsewhere": path}))
+    reproduce.main(["--profile", "toy"])
+    assert "0 runs were reproduced, 1 could not be judged" in capsys.readouterr().out
+
+
+def test_what_other_code_reproduced_is_trained_again(toy, monkeypatch, capsys):
+    reproduce.main(["--profile", "toy"])
+    monkeypatch.setattr(runs, "COMMIT", "another")
+    trained, train = [], runs._train
+    monkeypatch.setattr(runs, "_train", lambda config, *rest: (trained.append(config), train(config, *rest)))
+    reproduce.main(["--profile", "toy"])
+    assert len(trained) == 1
 
 
 def test_what_cannot_be_reproduced_is_said_before_any_training(toy):

@@ -118,9 +118,9 @@ def test_what_the_search_chose_reaches_every_arm_and_of_the_search_its_second_st
 
 def test_the_search_for_a_rate_per_temperature_is_three_neighbours_in_the_grid_for_the_first_remedied_encoder():
     arms, standard = studies.tau_search("textures"), studies.base("textures", "mobilenet_v3_small")
-    assert [(c.tau, c.lr) for c in arms] == [(tau, lr) for tau in (0.02, 0.05, 0.1, 0.5, 1.0) for lr in (6e-4, 2e-3, 6e-3)]
-    assert {replace(c, tau=standard.tau, lr=standard.lr) for c in arms} == {replace(standard, seed=100, epochs=4, evaluation="val")}
-    assert {c.lr for c in search("textures") if c.arch == standard.arch} >= {c.lr for c in arms}    # which has the baseline's temperature
+    assert [(c.tau, c.lr, c.seed) for c in arms] == [(tau, lr, seed) for tau in studies.TAUS for lr in (6e-4, 2e-3, 6e-3)
+                                                     for seed in (100, 101)]           # the baseline's temperature by the same rule
+    assert {replace(c, tau=standard.tau, lr=standard.lr, seed=0) for c in arms} == {replace(standard, epochs=4, evaluation="val")}
     assert {c.arch for c in studies.tau_search("textures", archs=["resnet18", "deit_tiny"])} == {"resnet18"}
     for name in ("quick", "smoke", "cifar10"):                              # nothing is swept there, or SGD has rates of its own
         assert studies.tau_search(name) == []
@@ -129,6 +129,9 @@ def test_the_search_for_a_rate_per_temperature_is_three_neighbours_in_the_grid_f
 def test_the_best_rate_of_each_temperature_is_the_best_on_val():
     table = pd.DataFrame([{"arch": arch, "tau": tau, "lr": lr, "knn_val": 0.5 - abs(lr - best)}
                           for arch, tau, best in (("a", 0.1, 0.2), ("a", 0.5, 0.3), ("b", 0.1, 0.1)) for lr in (0.1, 0.2, 0.3)])
+    second = table.assign(knn_val=0.4)                                      # of two seeds the mean counts, not the best
+    lucky = pd.DataFrame([{"arch": "a", "tau": 0.1, "lr": 0.6, "knn_val": knn} for knn in (0.9, -0.5)])
+    table = pd.concat([table, second, lucky])
     assert studies.best_rates(table.sample(frac=1, random_state=0)) == {"a": {0.1: 0.2, 0.5: 0.3}, "b": {0.1: 0.1}}
 
 
@@ -516,7 +519,7 @@ def test_a_dry_run_of_the_searches_lists_all_three_and_nothing_else(capsys, tmp_
     main(["--profile", "textures", "--only", "search", "--dry-run"])
     listed = {line.strip() for line in capsys.readouterr().out.splitlines()[1:]}
     wanted = [c for study in (search, studies.tau_search, studies.recipe_search) for c in study("textures")]
-    assert listed == {runs.folder(c, "textures").name for c in wanted} and len(listed) == len(wanted)
+    assert listed == {runs.folder(c, "textures").name for c in wanted} and len(listed) == len(set(wanted))
 
 
 def test_the_command_trains_what_is_missing_and_then_nothing(toy, monkeypatch, capsys):
