@@ -323,7 +323,7 @@ def _resumed(path, config, belongs, method, optimizer, parameters):
     if state.pop("config") != json.loads(json.dumps(asdict(config))):
         raise checkpoint.BrokenCheckpoint(f"{path} is of another configuration")
     for name, now in belongs.items():
-        if state.pop(name) != now:
+        if state.pop(name, None) != now:
             raise checkpoint.BrokenCheckpoint(f"{path} is of other {name} than today's")
     try:
         method.load_state_dict({name.removeprefix("method."): t for name, t in tensors.items() if name.startswith("method.")})
