@@ -308,7 +308,7 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
         size = (lambda r: r["effect"]) if name != "no_overfitting" else lambda r: -abs(r["effect"])
         least = min([r for r in tested if r["verdict"] == verdict] or tested, key=lambda r: (np.isnan(r["effect"]), size(r)), default=None)
         row = _row(name, profile, "", *([least[c] for c in ("effect", "low", "high")] if least else [np.nan] * 3),
-                   min((r["n"] for r in tested), default=0), verdict, dict.fromkeys(run for r in tested for run in r["runs"].split()))
+                   least["n"] if least else 0, verdict, dict.fromkeys(run for r in tested for run in r["runs"].split()))
         rows.append(row | ({"test": least["test"]} if least else {}))
     rows.append(_size(t, profile, large, every, grown))
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -145,6 +145,9 @@ def unit_of(row):
     return claims.UNITS[unit], 1 if claims.UNITS[unit] > 1 else 3, unit.replace("squared distance", "distance²")
 
 
+UNREACHED = "no number: the purity to compare at is outside the curves"
+
+
 def effect(row):
     """(effect, interval) of a ledger row in readable units: ("+12.3 points", "[+10.1, +14.5]"); empty where there is none."""
     factor, digits, unit = unit_of(row)
@@ -231,10 +234,10 @@ def terminal(rows):
                 if not parts:
                     lacking.append(row.claim)
                     continue
-                lines.append(f"  {MARK[row.verdict]} not tested   {row.claim:<24}as a whole, which needs every encoder; of them:")
+                lines.append(f"  {MARK[row.verdict]} not tested   {row.claim:<24} as a whole, which needs every encoder; of them:")
                 tested = [(f"  {label}", r) for label, r in parts]
             for label, r in tested:
-                lines.append(f"  {MARK[r.verdict]} {r.verdict:<13}{label:<24}{' '.join(effect(r)).strip()}, n = {r.n}")
+                lines.append(f"  {MARK[r.verdict]} {r.verdict:<13}{label:<24} {' '.join(effect(r)).strip() or 'out of reach'}, n = {r.n}")
         if lacking:
             lines += textwrap.wrap(f"{MARK[claims.NOT_TESTED]} not tested, for want of runs: {', '.join(lacking)}", 110,
                                    initial_indent="  ", subsequent_indent=" " * 17)
@@ -261,7 +264,7 @@ def verdict_cell(row, parts=()):
     """Verdict, effect, interval and n of one ledger row (None: nothing was run), as HTML; parts: of_encoders, if only some were tested."""
     if row is None or row.verdict == claims.NOT_TESTED:
         each = [f'<br><span class="verdict {r.verdict.replace(" ", "-")}">{MARK[r.verdict]}</span> '
-                f'<span class="number">{text(label)}: {text(effect(r)[0])}</span>' for label, r in parts]
+                f'<span class="number">{text(label)}: {text(effect(r)[0] or UNREACHED)}</span>' for label, r in parts]
         return f'<span class="verdict not-tested">{MARK[claims.NOT_TESTED]} not tested</span>{" as a whole" if each else ""}{"".join(each)}'
     shown, bounds = effect(row)
     least = detectable(row)
