@@ -11,7 +11,8 @@ from lib.runs import ROOT
 
 PINS = dict(re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
 DISTRIBUTION = {"PIL": "Pillow", "sklearn": "scikit-learn", "umap": "umap-learn", "docutils": "Sphinx", "sphinx": "Sphinx",
-                "matplotlib_inline": "ipykernel", "IPython": "ipykernel", "nbformat": "papermill", "yaml": "papermill"}
+                "matplotlib_inline": "ipykernel", "IPython": "ipykernel", "jupyter_client": "ipykernel",
+                "nbformat": "papermill", "yaml": "papermill"}
 COMMANDS = {"jupyterlab", "ipykernel", "myst-nb", "furo", "pytest-xdist", "ruff"}      # used, but not imported by us
 
 
@@ -19,7 +20,7 @@ def imported(paths):
     trees = [ast.parse(path.read_text()) for path in paths]
     names = {alias.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
-    roots = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"lib", "conftest"}
+    roots = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"lib", "conftest", "soak"}
     return {DISTRIBUTION.get(root, root) for root in roots}
 
 
