@@ -157,6 +157,22 @@ def test_a_checkpoint_of_another_configuration_or_of_other_code_is_refused(tmp_p
 
 # --- asked to stop ----------------------------------------------------------------------------------------------------
 
+@pytest.fixture
+def heard():
+    """Ctrl-C as a terminal's process has it: a script's background jobs ignore it, and so would their tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_ctrl_c_that_a_background_job_ignores_stays_ignored(heard):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with checkpoint.requests() as asked:
+        os.kill(os.getpid(), signal.SIGINT)
+    assert asked == []
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_a_request_to_stop_ends_the_training_after_its_state_is_stored(number, epoch, tmp_path, monkeypatch, textures):
@@ -178,20 +194,20 @@ def test_a_request_to_stop_ends_the_training_after_its_state_is_stored(number, e
     assert found == history and all(t.equal(weights[name]) for name, t in alone.items())
 
 
-def test_a_second_ctrl_c_acts_at_once_and_other_threads_do_not_listen():
+def test_a_second_ctrl_c_acts_at_once_and_other_threads_do_not_listen(heard):
     with pytest.raises(KeyboardInterrupt), checkpoint.requests() as asked:
         os.kill(os.getpid(), signal.SIGINT)
         assert asked == ["SIGINT"]
         os.kill(os.getpid(), signal.SIGINT)
-    heard = []
+    lists = []
 
     def elsewhere():
         with checkpoint.requests() as asked:
-            heard.append(asked)
+            lists.append(asked)
     thread = threading.Thread(target=elsewhere)
     thread.start()
     thread.join()
-    assert heard == [[]]
+    assert lists == [[]]
 
 
 # --- the store --------------------------------------------------------------------------------------------------------
