@@ -79,11 +79,11 @@ def _digest(tensors, text):
 
 
 @contextmanager
-def requests(forward=False):
+def requests(flag=None):
     """Within, Ctrl-C and SIGTERM do not end the process but add their names to the list that is yielded; a second Ctrl-C acts as ever.
 
-    forward: SIGTERM goes to the processes that this one started, too; Ctrl-C reaches them by itself. Only Python's main thread can
-    listen; elsewhere the list stays empty.
+    flag: path of a file that is there from then on, for processes that this one started and that are between two runs; SIGTERM goes to
+    them, too (Ctrl-C reaches them by itself). Only Python's main thread can listen; elsewhere the list stays empty.
     """
     asked = []
     if threading.current_thread() is not threading.main_thread():
@@ -96,12 +96,17 @@ def requests(forward=False):
         asked.append(signal.Signals(number).name)                          # before a child ends and its place is given away
         if signal.SIGINT in before:
             signal.signal(signal.SIGINT, before[signal.SIGINT])
-        for child in multiprocessing.active_children() if forward and asked == ["SIGTERM"] else ():
-            child.terminate()
+        if flag and len(asked) == 1:
+            flag.touch()
+            os.write(2, b"\nstopping: what runs is being stored; Ctrl-C once more ends at once\n")
+            for child in multiprocessing.active_children() if asked == ["SIGTERM"] else ():
+                child.terminate()
     try:
         for number in before:
             signal.signal(number, ask)
         yield asked
     finally:
+        if flag:
+            flag.unlink(missing_ok=True)
         for number, handler in before.items():
             signal.signal(number, handler)

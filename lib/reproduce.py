@@ -6,13 +6,12 @@ the arms of that encoder that are trained by the same method, or not at all. Whe
 """
 import argparse
 import sys
-from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
 import torch
 
-from lib import check_name, checkpoint, runs, studies
+from lib import check_name, runs, studies
 
 STORE = runs.STORE / ".reproduced"
 MEASURES = ("knn_val", "knn_test", "linear_test", "instdisc_dsd_top1_test", "uniformity_d_test", "intra_class_d_test")
@@ -76,10 +75,10 @@ def main(argv=None):
     print(f"{len(wanted)} runs of {args.profile}, about {studies.hours([run.config for run in wanted]):.1f} hours on two idle cores with "
           f"--jobs 2, into {STORE}", flush=True)
     failed = []
-    with checkpoint.requests(forward=True) if args.jobs > 1 else nullcontext([]) as asked:
-        for config, error in studies.outcomes([run.config for run in wanted], args.profile, args.jobs, asked, STORE):
+    try:
+        for config, error in studies.outcomes([run.config for run in wanted], args.profile, args.jobs, STORE):
             failed += [f"{runs.folder(config, args.profile).name}: {error}"] if error else []
-    if asked:
+    except KeyboardInterrupt:
         sys.exit("stopped: the same command goes on where this one was")
     table, rows = runs.tidy(everything), []
     for run in wanted:

@@ -132,7 +132,9 @@ def load_data(name, limit=None, device="cpu"):
 def load(path):
     """The run stored at `path`. Raises BrokenRun, naming the file, where a checksum does not hold."""
     path = Path(path)
-    anew = f"`python -m lib.studies --profile {path.parent.name} --retrain` sets the folder aside and trains it anew"
+    arch, which = path.name.split("-")[0], path.name.split("-")[-1]
+    archs = f" --archs {arch}" if arch in probe.models.ENCODERS and arch != "pixels" else ""
+    anew = f"`python -m lib.studies --profile {path.parent.name}{archs} --match {which} --retrain` sets the folder aside and trains it anew"
     for name in ("SHA256SUMS", *REQUIRED):
         if not (path / name).is_file():
             raise BrokenRun(f"{path}: {name} is missing; {anew}")

@@ -664,12 +664,14 @@ def main(argv=None):
         sys.exit(f"error: {error}")
     if not wanted:
         sys.exit(f"error: --match {args.match!r} is in the name of no run of profile {args.profile}; --dry-run lists them")
+    broken = set()
     for path in [runs.folder(c, args.profile) for c in wanted] if args.retrain else []:
         try:
             runs.load(path) if path.exists() else None
         except runs.BrokenRun as error:
+            broken.add(path)
             print(f"{str(error).split(';')[0]}" + ("" if args.dry_run else f"; it is now {runs.set_aside(path)}"))
-    missing = [c for c in wanted if not runs.folder(c, args.profile).exists()]
+    missing = [c for c in wanted if (path := runs.folder(c, args.profile)) in broken or not path.exists()]
     print(f"{args.profile}: {len(wanted)} runs, {len(missing)} missing"
           + (f", about {hours(missing):.1f} hours on two idle cores with --jobs 2" if missing else ""), flush=True)
     for config in missing if args.dry_run else []:
@@ -683,56 +685,65 @@ def main(argv=None):
         sys.exit(f"error: {error}")
     warnings.filterwarnings("ignore", message="A worker stopped")          # joblib renews a worker that has grown, and says so
     failed, done, started = [], 0, time.time()
-    with checkpoint.requests(forward=True) if args.jobs > 1 else nullcontext([]) as asked:
-        for config, error in outcomes(missing, args.profile, args.jobs, asked):
+    try:
+        for config, error in outcomes(missing, args.profile, args.jobs):
             done, minutes, name = done + 1, (time.time() - started) / 60, runs.folder(config, args.profile).name
             failed += [f"{name}: {error}"] if error else []
             print(f"[{done}/{len(missing)}] {minutes:.1f} min, about {minutes / done * (len(missing) - done):.0f} to go: {name}"
                   f"{' FAILED' if error else ''}", flush=True)
-    if asked:
+    except KeyboardInterrupt:
         print(f"stopped: {done} of {len(missing)} runs are stored; the same command goes on where the others were", file=sys.stderr)
         sys.exit(130)
     if failed:                                                             # the others are stored; this many need a look
         sys.exit("error: " + "\n".join(failed))
 
 
-def outcomes(configs, profile_name, jobs, asked, store=None):
+def outcomes(configs, profile_name, jobs, store=None):
     """Train, `jobs` side by side, what is not stored: (config, None or what went wrong) of each run as it ends; those that another
-    process trains last, once that is done or dead. asked: a list, not empty once it is time to stop (checkpoint.requests)."""
-    for wait in (False, True):
-        busy = []
-        # no run is handed out before a worker is free for it, so that none begins after a request to stop
-        workers = Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1)
-        try:
-            for config, outcome in workers(delayed(_run)(c, profile_name, jobs, store or runs.STORE, wait) for c in configs if not asked):
-                if outcome == BUSY:
-                    busy.append(config)
-                elif outcome == STOPPED:
-                    asked.append(outcome)
-                else:
-                    yield config, outcome
-        except BrokenExecutor:
-            if not asked:                                                  # a worker that had just begun when it was asked to stop
-                sys.exit("error: a worker was killed, perhaps for want of memory; what is finished is stored, and the same command, better "
-                         "with fewer --jobs, goes on where the others were")
-        configs = busy
+    process trains last, once that is done or dead. Raises KeyboardInterrupt when asked to stop, once what runs is stored."""
+    store = store or runs.STORE
+    flag = store / ".locks" / f"stop-{os.getpid()}" if jobs > 1 else None
+    with checkpoint.requests(flag) if flag else nullcontext([]) as asked:
+        if flag:
+            flag.parent.mkdir(parents=True, exist_ok=True)
+        for wait in (False, True):
+            busy = []
+            workers = Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1)
+            try:
+                for config, outcome in workers(delayed(_run)(c, profile_name, jobs, store, wait, flag) for c in configs if not asked):
+                    if outcome == BUSY:
+                        busy.append(config)
+                    elif outcome == STOPPED:
+                        asked.append(outcome)
+                    else:
+                        yield config, outcome
+            except BrokenExecutor:
+                if not asked:                                              # a worker that had just begun when it was asked to stop
+                    sys.exit("error: a worker was killed, perhaps for want of memory; what is finished is stored, and the same command, "
+                             "better with fewer --jobs, goes on where the others were")
+            configs = busy
+        if asked:
+            raise KeyboardInterrupt
 
 
-def _run(config, profile_name, jobs, store, wait):
+def _run(config, profile_name, jobs, store, wait, flag=None):
     """One run in a worker: (config, None once it is stored, BUSY, STOPPED or what went wrong)."""
     if jobs > 1:                                                           # a worker serves many runs: never from what it has now
         torch.set_num_threads(max(1, os.cpu_count() // jobs))
-    listens = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if listens else None
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers
+              if signal.getsignal(number) is not signal.SIG_IGN or flag}
     try:
+        if flag and flag.exists():                                         # handed out before the request, or not hearing it
+            return config, STOPPED
         run = runs.run_or_load(config, profile_name, store=store, progress="bar" if jobs == 1 else "lines", wait=wait)
     except KeyboardInterrupt:
         return config, STOPPED
     except (RuntimeError, ArithmeticError, ValueError, OSError) as error:  # one bad run must not end a night's study
         return config, f"{type(error).__name__}: {error}"
     finally:
-        if listens:                                                        # a worker without a run has nothing to store
-            signal.signal(signal.SIGTERM, signal.SIG_IGN if jobs > 1 else before)
+        for number, handler in before.items():                             # a worker without a run has nothing to store
+            signal.signal(number, signal.SIG_IGN if flag else handler)
     return config, None if run else BUSY
 
 

@@ -3,6 +3,7 @@ import json
 import math
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -345,7 +346,10 @@ def test_sigterm_to_a_study_side_by_side_stores_and_ends_its_workers_too(tmp_pat
     process.send_signal(signal.SIGTERM)
     rest = process.communicate(timeout=300)[0]                             # ends when no worker holds the pipe any more
     assert process.returncode == 130, "".join(lines) + rest
-    assert "stopped: " in rest and "the same command goes on where the others were" in rest
+    assert "stopping: what runs is being stored" in rest and "stopped: " in rest
+    assert "the same command goes on where the others were" in rest
+    told = rest[rest.index("stopping: "):]
+    assert len(re.findall("epoch 40/40", told)) == 0                       # no run begins or ends after that
     checkpoints = list((tmp_path / "store" / "soak").glob(".*checkpoint.safetensors"))
     assert checkpoints and all(checkpoint.load(path)[1]["step"] > 0 for path in checkpoints)
 
