@@ -97,16 +97,19 @@ def requests(flag=None):
         if signal.SIGINT in before:
             signal.signal(signal.SIGINT, before[signal.SIGINT])
         if flag and len(asked) == 1:
+            flag.parent.mkdir(parents=True, exist_ok=True)
             flag.touch()
             os.write(2, b"\nstopping: what runs is being stored; Ctrl-C once more ends at once\n")
             for child in multiprocessing.active_children() if asked == ["SIGTERM"] else ():
                 child.terminate()
     try:
+        if flag and flag.exists():                                         # of a process that had this number and was killed
+            flag.unlink()
         for number in before:
             signal.signal(number, ask)
         yield asked
     finally:
-        if flag:
+        if flag and asked:
             flag.unlink(missing_ok=True)
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -704,8 +704,6 @@ def outcomes(configs, profile_name, jobs, store=None):
     store = store or runs.STORE
     flag = store / ".locks" / f"stop-{os.getpid()}" if jobs > 1 else None
     with checkpoint.requests(flag) if flag else nullcontext([]) as asked:
-        if flag:
-            flag.parent.mkdir(parents=True, exist_ok=True)
         for wait in (False, True):
             busy = []
             workers = Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1)

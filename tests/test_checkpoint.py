@@ -373,6 +373,18 @@ def test_the_interrupt_button_of_a_notebook_stores_too(tmp_path):
     assert checkpoint.load(next(place.glob(".*checkpoint.safetensors")))[1]["step"] > 0
 
 
+def test_a_flag_of_a_process_that_was_killed_stops_nobody(tmp_path, heard):
+    flag = tmp_path / "locks" / "stop-1"
+    with checkpoint.requests(flag) as asked:
+        assert asked == [] and not flag.exists()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert flag.exists()                                               # for workers between two runs
+    assert not flag.exists()
+    flag.touch()
+    with checkpoint.requests(flag):
+        assert not flag.exists()
+
+
 def test_nothing_is_unpickled():
     for name in ("checkpoint", "runs", "train", "data"):
         text = open(sys.modules[f"lib.{name}"].__file__ if f"lib.{name}" in sys.modules else f"lib/{name}.py").read()
