@@ -49,9 +49,12 @@ def state(path):
 
 
 def write(tensors, path, metadata=None):
-    """safetensors' save_file, whose own error for a full disk is no OSError."""
+    """safetensors' save_file, whose own error for a full disk is no OSError, and whose files nobody else may read."""
     try:
+        path.touch()
+        mode = path.stat().st_mode
         save_file(tensors, path, metadata)
+        path.chmod(mode)
     except SafetensorError as error:
         number = re.search(r"(?:code:|error) (\d+)", str(error))
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) if number else OSError(f"{path}: {error}") from None

@@ -117,6 +117,9 @@ def main(argv=None):
     noted = runs.ROOT / ".data" / f"known-{args.profile}.json"              # what this machine was given, not made here
     if not noted.exists():
         noted.write_text(json.dumps([path.name for path in runs.paths(args.profile)]))
+    known = json.loads(noted.read_text())
+    if known:
+        print(f"{len(known)} runs of {args.profile} lay here before the first call (noted in {noted}) and are not packed", flush=True)
     left = args.minutes * 60 - (time.time() - started)
     timer = threading.Timer(max(1.0, left), os.kill, (os.getpid(), signal.SIGTERM))
     timer.daemon = True
@@ -131,7 +134,7 @@ def main(argv=None):
         status = 0 if stop.code == 130 else 1
     timer.cancel()
     signal.signal(signal.SIGTERM, before)
-    for file in pack(args.profile, out, json.loads(noted.read_text())):
+    for file in pack(args.profile, out, known):
         print(f"{file}  {file.stat().st_size:,} bytes", flush=True)
     if status:
         sys.exit(status)

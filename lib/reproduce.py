@@ -6,6 +6,7 @@ the arms of that encoder that are trained by the same method, or not at all. Whe
 """
 import argparse
 import sys
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -34,11 +35,19 @@ def kind(arch, method, epochs, evaluation, **_):
     return f"{arch} {method} {evaluation}" if epochs else f"{arch} untrained"
 
 
+def differences(stored, again):
+    """Why the two runs need not be identical: a list of sentences, empty where they must be."""
+    pairs = [(name, stored.provenance.get(name), again.provenance.get(name)) for name in SAME]
+    found = [f"{name} was {before}, here {now}" for name, before, now in pairs if before != now]
+    found += ["it was stopped and may have gone on elsewhere"] if stored.provenance.get("sessions") else []
+    if torch.cuda.is_available() and not all(run.provenance.get("deterministic") for run in (stored, again)):
+        found.append("a GPU without DETERMINISTIC=1")
+    return found
+
+
 def compared(stored, again, table):
     """Rows of one run: measure, stored, reproduced, tolerance, agrees. table: of the profile's stored runs, for the seeds' spread."""
-    same = all(stored.provenance.get(name) == again.provenance.get(name) for name in SAME) and not stored.provenance.get("sessions")
-    same = same and (not torch.cuda.is_available() or all(run.provenance.get("deterministic") for run in (stored, again)))
-    rows = []
+    same, rows = not differences(stored, again), []
     for measure in [m for m in MEASURES if m in stored.metrics and m in again.metrics]:
         a, b = stored.metrics[measure], again.metrics[measure]
         tolerance = 0.0 if same else DEVIATIONS * spread(table, measure).get(kind(**vars(stored.config)), np.nan)
@@ -59,7 +68,14 @@ def main(argv=None):
     args = parser.parse_args(argv)
     try:
         check_name("profile", args.profile, studies.PROFILES)
-        everything = [runs.load(path) for path in runs.paths(args.profile)]
+        everything = []
+        for path in runs.paths(args.profile):
+            try:
+                everything.append(runs.load(path))
+            except runs.BrokenRun as error:                                # of the others, it matters for the seeds' spread alone
+                if args.match in path.name:
+                    raise
+                print(f"left out of the spread over seeds: {error}", flush=True)
         wanted = [run for run in everything if args.match in run.name]
         if not wanted:
             raise ValueError(f"--match {args.match!r} is in the name of none of the {len(everything)} stored runs of {args.profile}")
@@ -72,28 +88,36 @@ def main(argv=None):
                 runs.set_aside(path)
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"error: {error}")
-    print(f"{len(wanted)} runs of {args.profile}, about {studies.hours([run.config for run in wanted]):.1f} hours on two idle cores with "
-          f"--jobs 2, into {STORE}", flush=True)
+    print(f"{counted(len(wanted))} of {args.profile}, about {studies.hours([run.config for run in wanted]):.1f} hours on two idle cores "
+          f"with --jobs 2, into {STORE}", flush=True)
     failed = []
     try:
         for config, error in studies.outcomes([run.config for run in wanted], args.profile, args.jobs, STORE):
             failed += [f"{runs.folder(config, args.profile).name}: {error}"] if error else []
     except KeyboardInterrupt:
         sys.exit("stopped: the same command goes on where this one was")
-    table, rows = runs.tidy(everything), []
+    table, rows, why = runs.tidy(everything), [], []
     for run in wanted:
         path = runs.folder(run.config, args.profile, STORE)
-        rows += compared(run, runs.load(path), table) if path.exists() else []
+        if path.exists():
+            rows += compared(run, again := runs.load(path), table)
+            why += differences(run, again)
     result = pd.DataFrame(rows, columns=["run", "measure", "stored", "reproduced", "tolerance", "agrees"])
     shown = result.assign(agrees=result.agrees.map({True: "yes", False: "NO"}).fillna("no spread known"))
     print(shown.to_string(index=False, float_format=lambda x: f"{x:.4f}", na_rep=""))
+    for reason, count in Counter(why).items():
+        print(f"{counted(count)} compared within the seeds' spread, not to the bit: {reason}")
     apart = result[result.agrees.eq(False)].run.nunique()
-    failed += [f"{apart} of {len(wanted)} runs were not reproduced"] if apart else []
+    failed += [f"{apart} of {counted(len(wanted))} not reproduced"] if apart else []
     if failed:
         sys.exit("error: " + "; ".join(failed))
     judged = result[result.agrees.notna()].run.nunique()
-    print(f"all {judged} runs were reproduced" if judged == len(wanted) else
-          f"{judged} runs were reproduced, {len(wanted) - judged} could not be judged: no arm of their kind has two seeds")
+    print(f"reproduced: {counted(judged)}" + ("" if judged == len(wanted) else
+          f"; not judged, since no arm of that kind has two seeds: {counted(len(wanted) - judged)}"))
+
+
+def counted(number):
+    return f"{number} run" + "s" * (number != 1)
 
 
 if __name__ == "__main__":

@@ -132,9 +132,8 @@ def load_data(name, limit=None, device="cpu"):
 def load(path):
     """The run stored at `path`. Raises BrokenRun, naming the file, where a checksum does not hold."""
     path = Path(path)
-    arch, which = path.name.split("-")[0], path.name.split("-")[-1]
-    archs = f" --archs {arch}" if arch in probe.models.ENCODERS and arch != "pixels" else ""
-    anew = f"`python -m lib.studies --profile {path.parent.name}{archs} --match {which} --retrain` sets the folder aside and trains it anew"
+    anew = (f"`python -m lib.studies --profile {path.parent.name} --match {path.name.split('-')[-1]} --retrain` sets the folder aside, and "
+            "whatever asks for this run trains it anew")
     for name in ("SHA256SUMS", *REQUIRED):
         if not (path / name).is_file():
             raise BrokenRun(f"{path}: {name} is missing; {anew}")
@@ -265,7 +264,7 @@ def _train(config, path, device, label, bar=True):
     except checkpoint.BrokenCheckpoint as error:
         aside = next(p for i in itertools.count() if not (p := resume.with_suffix(f".broken{i}")).exists())
         resume.rename(aside)
-        warnings.warn(f"{error}; it is kept as {aside.name}, and the run begins anew", stacklevel=2)
+        print(f"{error}; it is kept as {aside.name}, which nothing needs, and the run begins anew", file=sys.stderr, flush=True)
         method, history, epoch_seconds = train.pretrain(data, config, monitor, **begin)
     parts = checkpoint.state(resume) if resume.exists() else {"train_seconds": 0.0, "sessions": []}
     trained = time.time()
@@ -393,8 +392,8 @@ def joules(device):
 
 
 def paths(profile, store=None):
-    """The folders of a profile's finished runs."""
-    return sorted(p.parent for p in Path(store or STORE).glob(f"{profile}/[!.]*/config.json"))
+    """The folders of a profile's finished runs, the damaged ones among them."""
+    return sorted(p for p in Path(store or STORE).glob(f"{profile}/[!.]*") if p.is_dir())
 
 
 def table(*profiles, store=None):

@@ -662,21 +662,27 @@ def main(argv=None):
         wanted = [c for c in wanted if (args.match or "") in runs.folder(c, args.profile).name]
     except ValueError as error:
         sys.exit(f"error: {error}")
-    if not wanted:
+    names, failed, aside = {runs.folder(c, args.profile).name for c in wanted}, [], []
+    for path in runs.paths(args.profile):                                  # with --retrain also those that another data set needs
+        if path.name in names or (args.retrain and (args.match or "") in path.name):
+            try:
+                runs.load(path)
+            except runs.BrokenRun as error:
+                aside += [path] if args.retrain else []
+                failed += [] if args.retrain else [f"damaged: {error}"]
+                if args.retrain:
+                    print(f"{str(error).split(';')[0]}" + ("" if args.dry_run else f"; it is now {runs.set_aside(path)}"))
+    if not wanted and not aside:
         sys.exit(f"error: --match {args.match!r} is in the name of no run of profile {args.profile}; --dry-run lists them")
-    broken = set()
-    for path in [runs.folder(c, args.profile) for c in wanted] if args.retrain else []:
-        try:
-            runs.load(path) if path.exists() else None
-        except runs.BrokenRun as error:
-            broken.add(path)
-            print(f"{str(error).split(';')[0]}" + ("" if args.dry_run else f"; it is now {runs.set_aside(path)}"))
-    missing = [c for c in wanted if (path := runs.folder(c, args.profile)) in broken or not path.exists()]
-    print(f"{args.profile}: {len(wanted)} runs, {len(missing)} missing"
+    missing = [c for c in wanted if (path := runs.folder(c, args.profile)) in aside or not path.exists()]
+    print(f"{args.profile}: {len(wanted)} runs, {len(missing)} missing" + (f", {len(failed)} damaged" if failed else "")
           + (f", about {hours(missing):.1f} hours on two idle cores with --jobs 2" if missing else ""), flush=True)
     for config in missing if args.dry_run else []:
         print(" ", runs.folder(config, args.profile).name)
+    if {path.name for path in aside} - names:
+        print("what was set aside and is of none of these runs is trained anew where it is asked for (a notebook, --data or --archs)")
     if args.dry_run or not missing:
+        sys.exit("error: " + "\n".join(failed)) if failed else None
         return
     try:                                                                   # whatever cannot run says so before anything is trained
         for config in missing:
@@ -684,7 +690,7 @@ def main(argv=None):
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     warnings.filterwarnings("ignore", message="A worker stopped")          # joblib renews a worker that has grown, and says so
-    failed, done, started = [], 0, time.time()
+    done, started = 0, time.time()
     try:
         for config, error in outcomes(missing, args.profile, args.jobs):
             done, minutes, name = done + 1, (time.time() - started) / 60, runs.folder(config, args.profile).name

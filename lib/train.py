@@ -246,6 +246,8 @@ def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=No
     belongs = {"data": data.checksum, "code": CODE}                        # what else a checkpoint is bound to, beside the configuration
     if resume and resume.exists():
         step, state, (losses, hits, norms) = _resumed(resume, config, belongs, method, optimizer, parameters)
+        if label:
+            print(f"    {label}: goes on in epoch {min(step // steps + 1, last)}/{config.epochs}, after step {step} of {total}", flush=True)
     else:
         step, (losses, hits, norms) = 0, ([], [], [])                      # step: of all; losses, hits, norms: of the epoch so far
         state = {"history": [{"epoch": 0, **monitor(method.encoder, 0)}] if monitor else [], "seconds": [], "sessions": [],

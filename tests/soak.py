@@ -22,6 +22,7 @@ from lib import data as datasets
 ROOT = Path(__file__).resolve().parents[1]
 KILLED = replace(TINY, limit=512, width=0.5, epochs=4, evaluation="full")      # 16 steps an epoch
 STEPS = KILLED.limit // KILLED.batch_size
+MIDWAY, WRITING = "within an epoch", "within the writing of a checkpoint"
 TIMING = ("provenance.json", "SHA256SUMS")                                     # what may differ between two trainings of a run
 
 
@@ -72,7 +73,7 @@ def kills(place, wanted=20, midway=10, writing=3, seed=0):
     draw, rows, finished = random.Random(seed), [], []
     resume = runs._checkpoint(runs.folder(KILLED, "soak", place / "store").with_name(f".{runs.folder(KILLED, 'soak').name}.partial"))
     aside = resume.with_name(f"{resume.name}.aside")
-    while len(rows) < wanted or sum(row["midway"] for row in rows) < midway or sum(row["writing"] for row in rows) < writing:
+    while len(rows) < wanted or sum(row[MIDWAY] for row in rows) < midway or sum(row[WRITING] for row in rows) < writing:
         if len(rows) > 5 * wanted:
             raise AssertionError(f"after {len(rows)} kills too few were within an epoch or within the writing of a checkpoint")
         aside.unlink(missing_ok=True)                                      # of the last kill: this one's own shall be seen
@@ -90,8 +91,8 @@ def kills(place, wanted=20, midway=10, writing=3, seed=0):
             process.kill()
             process.wait()
             step = checkpoint.load(resume)[1]["step"] if resume.exists() else 0
-            rows.append({"kill": len(rows) + 1, "seconds": round(wait, 2), "checkpoint at step": step, "midway": step % STEPS > 0,
-                         "writing": hit})
+            rows.append({"kill": len(rows) + 1, "seconds after the first step of that process": round(wait, 2),
+                         f"goes on after step (of {KILLED.epochs * STEPS})": step, MIDWAY: step % STEPS > 0, WRITING: hit})
         elif process.returncode:
             raise AssertionError(process.communicate()[0])
         folder = runs.folder(KILLED, "soak", place / "store")
@@ -143,8 +144,8 @@ def main():
     shared.to_csv(results / "processes.csv", index=False)
     ended = shared[~shared.killed]
     once = sorted(ended.run) == sorted(set(ended.run)) and set(shared.run) == set(stored)
-    summary = {"command": "make soak", "kills": len(table), "within an epoch": int(table.midway.sum()),
-               "within the writing of a checkpoint": int(table.writing.sum()), "runs finished": len(finished),
+    summary = {"command": "make soak", "kills": len(table), MIDWAY: int(table[MIDWAY].sum()),
+               WRITING: int(table[WRITING].sum()), "runs finished": len(finished),
                "files compared": list(alone), "identical to the undisturbed run": same,
                "processes": int(shared.process.nunique()), "runs": len(stored), "each trained to its end once": once,
                "machine": {k: v for k, v in runs.provenance("cpu").items() if k in ("commit", "dirty", "date", "torch", "device", "cores")}}

@@ -40,7 +40,8 @@ def test_a_call_trains_what_is_missing_and_packs_what_it_made(toy, capsys):
         assert runs.load(toy / "home" / "toy" / path.name).metrics == runs.load(path).metrics
     (toy / ".data" / "known-toy.json").unlink()                             # another machine, which is given these
     gpu.main([*ARGUMENTS, "--out", str(toy / "out3")])
-    assert [p.name for p in (toy / "out3").iterdir()] == ["check.json"] and "3 runs, 0 missing" in capsys.readouterr().out
+    assert [p.name for p in (toy / "out3").iterdir()] == ["check.json"] and "3 runs, 0 missing" in (said := capsys.readouterr().out)
+    assert "3 runs of toy lay here before the first call" in said and "are not packed" in said
 
 
 def test_a_call_ends_in_time_and_the_next_goes_on(toy, capsys, monkeypatch):

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -62,12 +63,12 @@ def toy(tmp_path, monkeypatch, textures):
 
 def test_a_stored_run_is_trained_anew_and_compared(toy, capsys):
     reproduce.main(["--profile", "toy"])
-    assert "all 1 runs were reproduced" in capsys.readouterr().out
+    assert "reproduced: 1 run\n" in capsys.readouterr().out
     assert len(runs.paths("toy", reproduce.STORE)) == len(runs.paths("toy")) == 1
     metrics = json.loads((toy.path / "metrics.json").read_text())
     (toy.path / "metrics.json").write_text(json.dumps(metrics | {"knn_val": metrics["knn_val"] + 0.2}))     # an invented number
     runs.write_sums(toy.path)
-    with pytest.raises(SystemExit, match="1 of 1 runs were not reproduced"):
+    with pytest.raises(SystemExit, match="1 of 1 run not reproduced"):
         reproduce.main(["--profile", "toy"])
     assert "NO" in capsys.readouterr().out
 
@@ -77,7 +78,20 @@ def test_what_cannot_be_judged_is_not_called_reproduced(toy, monkeypatch, capsys
     load = runs.load
     monkeypatch.setattr(runs, "load", lambda path: replace(load(path), provenance=load(path).provenance | {"elsewhere": path}))
     reproduce.main(["--profile", "toy"])
-    assert "0 runs were reproduced, 1 could not be judged" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "reproduced: 0 runs; not judged, since no arm of that kind has two seeds: 1 run" in said
+    assert re.search(r"1 run compared within the seeds' spread, not to the bit: elsewhere was \S+, here \S*reproduced", said)
+
+
+def test_a_damaged_run_stands_in_the_way_of_itself_alone(toy, capsys):
+    damaged = runs.run_or_load(replace(tiny(seed=1), epochs=0, evaluation="val"), "toy", progress=None).path
+    (damaged / "metrics.json").write_text("{}")
+    reproduce.main(["--profile", "toy", "--match", toy.name])
+    said = capsys.readouterr().out
+    assert "reproduced: 1 run\n" in said and f"left out of the spread over seeds: {damaged}" in said
+    for match in (damaged.name, ""):
+        with pytest.raises(SystemExit, match="metrics.json was edited"):
+            reproduce.main(["--profile", "toy", "--match", match])
 
 
 def test_what_other_code_reproduced_is_trained_again(toy, monkeypatch, capsys):

@@ -284,7 +284,7 @@ def test_a_plan_of_some_encoders_trains_these_alone_with_their_ceilings_and_widt
     assert {c.arch for c in observations("textures", archs=["deit_tiny"])} == {"deit_tiny", "pixels"}
     assert set(observations("textures", archs=["deit_tiny"])) <= set(observations("textures"))
     assert observations("textures", archs="resnet18, deit_tiny") == observations("textures", archs=["resnet18", "deit_tiny"])
-    assert {c.width for c in observations("textures", archs=["resnet18"])} == {0.25, 0.5, 1.0, 2.0}
+    assert {c.width for c in observations("textures", archs=["resnet18"])} == {0.25, 0.5, 1.0}
     assert set(observations("textures", archs=[])) == set(observations("textures", archs="")) == set(observations("textures"))
     outside = observations("quick", archs=["efficientnet_b0"])                      # not in the profile
     assert {c.arch for c in outside} == {"efficientnet_b0", "pixels"} and all(c.method == "moco" for c in outside)
@@ -597,12 +597,21 @@ def test_a_damaged_run_is_set_aside_and_trained_anew_where_that_is_asked_for(toy
     metrics = (path / "metrics.json").read_text()
     for broken in (metrics[:-3], metrics.replace("knn", "kn")):
         (path / "metrics.json").write_text(broken)
-        main(["--profile", "toy"])                                          # there is nothing to train
+        for more in ([], ["--dry-run"], ["--match", path.name]):            # there is nothing to train
+            with pytest.raises(SystemExit, match=f"error: damaged: .*{path.name}: metrics.json was edited"):
+                main(["--profile", "toy", *more])
+            assert re.search("[1-9] runs?, 0 missing, 1 damaged", capsys.readouterr().out)
         assert (path / "metrics.json").read_text() == broken
         main(["--profile", "toy", "--retrain"])
         assert (path / "metrics.json").read_text() == metrics and "metrics.json was edited or cut short" in capsys.readouterr().out
     kept = sorted((toy / ".broken" / "toy").iterdir())
     assert [p.name for p in kept] == [f"{path.name}.{i}" for i in (0, 1)]
+    other = runs.run_or_load(replace(studies.encoders("toy")[0], epochs=0, seed=77), "toy", progress=None)      # another data set's, say
+    (other.path / "history.csv").unlink()
+    with pytest.raises(runs.BrokenRun) as told:
+        runs.load(other.path)
+    main(re.search("lib.studies (.*?)`", str(told.value))[1].split())
+    assert "trained anew where it is asked for" in capsys.readouterr().out and not other.path.exists()
     assert (kept[0] / "metrics.json").read_text() == metrics[:-3] and runs.paths("toy") == [path, *others]
 
 
