@@ -78,7 +78,7 @@ def agreement(device):
 def pack(profile, out, known=()):
     """Tar the finished runs of a profile, but those `known`, into files that are small enough to travel. Returns their paths."""
     files, size = [], LARGEST
-    for path in [p for p in runs.paths(profile) if p.name not in known]:
+    for path in [p for p in runs.paths(profile) if p.name not in known and all((p / name).is_file() for name in PACKED)]:
         weight = sum((path / name).stat().st_size for name in PACKED) + 6 * 1024
         if size + weight > LARGEST:
             files.append(out / f"runs-{profile}-{len(files)}.tar")

@@ -90,7 +90,8 @@ def fingerprint(notebook, parameters):
     later = ("  umap.csv", "  transfer.json")[:1 if b"studies.transferred" in Path(notebook).read_bytes() else 2]
     for profile in [*studies.COMMITTED, parameters.get("profile", "quick")]:
         for path in runs.paths(profile):
-            sums = [line for line in (path / "SHA256SUMS").read_text().splitlines() if not line.endswith(later)]
+            sums = (path / "SHA256SUMS").read_text().splitlines() if (path / "SHA256SUMS").is_file() else ["missing"]
+            sums = [line for line in sums if not line.endswith(later)]
             digest.update(f"{path.name}\0{sums}".encode())                 # later: made from the others by the first who looks
     return digest.hexdigest()
 

@@ -278,6 +278,9 @@ def test_a_stored_run_a_reference_or_a_damaged_checksum_calls_for_another_execut
         (tmp_path / name).symlink_to(runs.ROOT / name)
     monkeypatch.setattr(report, "ROOT", tmp_path)
     assert changed(tmp_path / "results" / "reference" / "paper.csv", "1\n")
+    before = report.fingerprint(source, {"profile": "quick"})
+    (run / "SHA256SUMS").unlink()
+    assert report.fingerprint(source, {"profile": "quick"}) != before      # the notebook, which loads it, refuses it by name
 
 
 @pytest.fixture
