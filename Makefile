@@ -30,7 +30,8 @@ lab: .venv/installed  ## open the notebooks in JupyterLab
 study: .venv/installed  ## train what PROFILE lacks, without notebooks; JOBS=2 side by side, DRY_RUN=1 only lists it
 	$(RUN) lib.studies --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS)) $(if $(DRY_RUN),--dry-run)
 
-bench: .venv/installed  ## measure the speed of training on this machine
+bench: .venv/installed  ## the speed of training here, against its limit and against lightly (installed for it), into results/mine/bench
+	$(RUN) pip install -q -e ".[bench]"
 	$(RUN) lib.bench
 
 reproduce: PROFILE := textures

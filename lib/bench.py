@@ -1,23 +1,62 @@
-"""What the switches cost or give on this machine: `python -m lib.bench` -> results/bench/switches.csv.
+"""How fast training is on this machine, against its limit and against what a user would pick instead: `make bench`.
 
-A step is a MoCo v2 step of the `textures` recipe on a constant batch (query forward and backward, key forward, optimiser, queue).
-On a CPU, images a second of processor time on one thread, so that other work on the machine hardly moves the table; on a GPU, of
-wall time. Settings are measured in turns and the median of the rounds is kept.
+    steps         the whole training step, data to optimiser, against the bare model step on a constant batch
+    rivals        ours against lightly's MoCo v2 and against torchvision's transforms image by image, same encoder, threads and batch
+    switches      what bf16, channels_last, compiling and split BatchNorm give or cost, on one thread
+    limits        the bare model step against the machine's own rates of matrix products and of memory
+    augmentation  the two views alone, operation by operation
+    scaling       rate and peak memory over encoders, resolution, K and number of images, each case in a process of its own
+    evaluation    seconds and peak memory of what is computed once per run, likewise
+
+A row per measurement, in results/mine/bench/<item>.csv; ours are in results/bench. Alternatives are measured in turns and the median of
+the rounds is kept, so that their ratio survives a machine that is not idle. Rates are images a second of wall time on all cores,
+except for `switches`: there, on a CPU, of processor time on one thread. A source image counts once, though it gives two views.
 """
 import argparse
+import json
 import os
 import statistics
+import subprocess
 import sys
 import time
+from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import flop_registry
 
-from lib import runs, studies, train
+from lib import augment, check_name, metrics, models, probe, runs, studies, train
+from lib import data as datasets
 
 SWITCHES = {"fp32": {}, "fp32, no channels_last": {"channels_last": False}, "bf16": {"precision": "bf16"},
             "fp32, four shuffled BN groups": {"bn_splits": 4}, "fp32, compile": {"compile": True}}
+IMAGES, QUEUE = 5120, 2048               # of an epoch, and of negatives, where pipelines are compared
+WORKERS = (0, 1, 2)                      # of a DataLoader; each rival gets the number that suits it
+GOALS = {"whole step / bare step": 0.95, "lightly": 3.0}
+WHY = {"lightly": "decodes nothing, but augments image by image in PIL; here a batch is a few tensor operations",
+       "torchvision v2, our step": "the same step of ours behind a DataLoader that augments image by image on tensors",
+       "ours, bare step": "no data at all: what augmentation costs us",
+       "lightly, bare step": "its modules and loss on a constant batch: what is left when the pipeline costs nothing",
+       "ours, compiled": "torch.compile of the step, its first minute not counted", "ours": ""}
+AUGMENTATIONS = {"crop and flip": {}, "jitter": {"jitter_p": 0.8}, "greyscale": {"grayscale_p": 0.2}, "blur": {"blur_p": 0.5},
+                 "all of MoCo v2": {"jitter_p": 0.8, "grayscale_p": 0.2, "blur_p": 0.5}}
+SCALING = [*({"arch": arch} for arch in (*models.SMALL, models.LARGE)), *({"size": size} for size in (64, 96)),
+           *({"queue": queue} for queue in (2048, 16_384, 65_536)), *({"images": images} for images in (1280, 12_800, 51_200))]
+EVALUATION = [*(("instance discrimination, N x N", n) for n in (5_000, 20_000, 50_000)), ("kNN, 10,000 against N", 50_000),
+              ("linear probe, N", 10_000), ("k-means, N", 5_000), ("UMAP, N", runs.UMAP_IMAGES)]
+HERE = ("device", "cores", "threads", "torch", "commit", "dirty", "date")
+
+
+# ---- measuring ----
+
+def device():
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def stepper(config, data, device):
@@ -40,41 +79,333 @@ def stepper(config, data, device):
     return step
 
 
+def rate(call, images, clock=time.perf_counter):
+    """Images a second of call(), which works on so many."""
+    started = clock()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return images / (clock() - started)
+
+
+def in_turns(rates, rounds):
+    """{name: median} of {name: function that returns a rate}: a warm-up each, then `rounds` rounds in which each has its turn."""
+    for measure in rates.values():
+        measure()
+    found = {name: [] for name in rates}
+    for _ in range(rounds):
+        for name, measure in rates.items():
+            found[name].append(measure())
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def repeated(step, steps, batch_size, clock=time.perf_counter):
+    """A function: the rate of step(0), step(1), ..."""
+    return lambda: rate(lambda: [step(number) for number in range(steps)], steps * batch_size, clock)
+
+
+def bare(config, data, steps, clock=time.perf_counter):
+    """A function: the rate of so many bare steps."""
+    return repeated(stepper(config, data, device()), steps, config.batch_size, clock)
+
+
+def whole(config, data):
+    """A function: the rate of an epoch of lib.train."""
+    images = len(data.train) // config.batch_size * config.batch_size
+    return lambda: images / train.pretrain(data, config, device=device())[2][0]
+
+
+def compared(arch, **changes):
+    """The configuration and data by which pipelines are compared: fp32, one epoch."""
+    config = replace(studies.base("textures", arch), limit=IMAGES, queue=QUEUE, batch_keys=False, epochs=1, precision="fp32", **changes)
+    return config, runs.load_data(config.data, config.limit, device())
+
+
+# ---- items ----
+
+def steps(archs, rounds):
+    rows = []
+    for arch in archs:
+        config, data = compared(arch)
+        found = in_turns({"whole": whole(config, data), "bare": bare(config, data, IMAGES // config.batch_size)}, rounds)
+        rows.append({"arch": arch, "whole_step_images_per_second": round(found["whole"]),
+                     "bare_step_images_per_second": round(found["bare"]),
+                     "ratio": round(found["whole"] / found["bare"], 3), "goal": GOALS["whole step / bare step"]})
+    return pd.DataFrame(rows)
+
+
+class ImageByImage(Dataset):
+    """Two views of each image by a transform of one image, as peers have it."""
+
+    def __init__(self, images, transform):
+        self.images, self.transform = images, transform
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.transform(self.images[index]), self.transform(self.images[index])
+
+
+def loader(dataset, batch_size, workers):
+    return DataLoader(dataset, batch_size, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0,
+                      pin_memory=torch.cuda.is_available())
+
+
+def through(batches, step, images):
+    """A function: the rate of an epoch of a DataLoader through step(view0, view1)."""
+    def epoch():
+        for view0, view1 in batches:
+            step(*(v.to(device(), non_blocking=True).contiguous(memory_format=torch.channels_last) for v in (view0, view1)))
+    return lambda: rate(epoch, images)
+
+
+def torchvision_transform(config, size):
+    """MoCo v2's view of one uint8 image by torchvision's transforms."""
+    from torchvision.transforms import v2
+    jitter = v2.RandomApply([v2.ColorJitter(*config.jitter)], config.jitter_p)
+    return v2.Compose([v2.RandomResizedCrop(size, (config.crop_min, 1.0), antialias=True), jitter, v2.RandomGrayscale(config.grayscale_p),
+                       v2.RandomApply([v2.GaussianBlur(2 * augment.blur_radius(size) + 1, (0.1, 2.0))], config.blur_p),
+                       v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32, scale=True),
+                       v2.Normalize(augment.IMAGENET_MEAN, augment.IMAGENET_STD)])
+
+
+def our_step(config, data):
+    """step(view0, view1) of our method, without our data path."""
+    method = train.build(config, data).to(device()).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=config.lr)
+    count = iter(range(10 ** 9))
+
+    def step(view0, view1):
+        loss, _ = method(view0, view1)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        method.after_step(next(count))
+    return step
+
+
+def lightly_step(config, data):
+    """step(view0, view1) of MoCo v2 as lightly's example writes it, with its head, loss, memory bank and momentum update."""
+    from copy import deepcopy
+
+    from lightly.loss import NTXentLoss
+    from lightly.models.modules import MoCoProjectionHead
+    from lightly.models.utils import update_momentum
+    encoder = models.encoder(config.arch, size=data.size, stem=config.stem)
+    query = torch.nn.Sequential(encoder, MoCoProjectionHead(encoder.dim, encoder.dim, config.dim)).to(device()).train()
+    query = query.to(memory_format=torch.channels_last)
+    key = deepcopy(query).requires_grad_(False)
+    criterion = NTXentLoss(temperature=config.tau, memory_bank_size=(config.queue, config.dim)).to(device())
+    optimizer = torch.optim.AdamW(query.parameters(), lr=config.lr)
+
+    def step(view0, view1):
+        update_momentum(query, key, m=config.m)
+        z = query(view0)
+        with torch.no_grad():
+            z_key = key(view1)
+        loss = criterion(z, z_key)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return step
+
+
+def rivals(archs, rounds):
+    from lightly.transforms import MoCoV2Transform
+    from torchvision.transforms.functional import to_pil_image
+    rows = []
+    for arch in archs:
+        config, data = compared(arch)
+        images = data.train.images.cpu()
+        theirs = MoCoV2Transform(input_size=data.size, min_scale=config.crop_min, cj_hue=config.jitter[3])
+        one_view = theirs.transforms[0]                                    # it holds the same transform twice
+        sources = {"torchvision v2, our step": (ImageByImage(images, torchvision_transform(config, data.size)), our_step(config, data)),
+                   "lightly": (ImageByImage([to_pil_image(i) for i in images], one_view), lightly_step(config, data))}
+        measures, workers = {"ours": whole(config, data)}, {}
+        for name, (dataset, step) in sources.items():
+            tried = {w: through(loader(dataset, config.batch_size, w), step, IMAGES) for w in WORKERS}
+            found = in_turns(tried, 1)
+            workers[name] = max(found, key=found.get)
+            measures[name] = tried[workers[name]]
+        constant = torch.randn(config.batch_size, 3, data.size, data.size, device=device()).to(memory_format=torch.channels_last)
+        number = IMAGES // config.batch_size
+        measures["ours, bare step"] = bare(config, data, number)
+        measures["ours, compiled"] = bare(replace(config, compile=True), data, number)
+        their_step = lightly_step(config, data)
+        measures["lightly, bare step"] = repeated(lambda _, step=their_step, x=constant: step(x, x), number, config.batch_size)
+        found = in_turns(measures, rounds)
+        rows += [{"arch": arch, "pipeline": name, "workers": workers.get(name, ""), "images_per_second": round(found[name]),
+                  "ours_is_times_as_fast": round(found["ours"] / found[name], 2), "goal": GOALS.get(name, ""), "why": WHY[name]}
+                 for name in found]
+    return pd.DataFrame(rows)
+
+
+def switches(archs, rounds, count=4):
+    threads, clock = torch.get_num_threads(), time.perf_counter if device() == "cuda" else time.process_time
+    if device() == "cpu":
+        torch.set_num_threads(1)
+    data, rows = runs.load_data("textures", 512, device()), []
+    for arch in archs:
+        base = replace(studies.base("textures", arch), precision="fp32", queue=256)
+        found = in_turns({name: bare(replace(base, **switch), data, count, clock) for name, switch in SWITCHES.items()}, rounds)
+        rows += [{"arch": arch, "switch": name, "images_per_second": round(value), "relative": round(value / found["fp32"], 2)}
+                 for name, value in found.items()]
+    torch.set_num_threads(threads)
+    return pd.DataFrame(rows)
+
+
+class Count(TorchDispatchMode):
+    """Multiplications and additions, and bytes read and written, of every operation within: {operation: [flops, bytes, calls]}.
+
+    Views move nothing; every other operation is counted as if each of its tensors lay in main memory.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.operations, self.total = defaultdict(lambda: [0, 0, 0]), []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        out = function(*args, **kwargs)
+        if not function.is_view:
+            flops = flop_registry[function.overloadpacket](*args, **kwargs, out_val=out) if function.overloadpacket in flop_registry else 0
+            moved = sum(t.numel() * t.element_size() for t in tree_leaves((args, kwargs, out)) if isinstance(t, torch.Tensor))
+            entry = self.operations[str(function.overloadpacket).removeprefix("aten.")]
+            entry[0], entry[1], entry[2] = entry[0] + flops, entry[1] + moved, entry[2] + 1
+            self.total.append((flops, moved))
+        return out
+
+
+def machine(rounds=5):
+    """What this machine reaches: operations a second of a large fp32 matrix product, bytes a second of a large copy."""
+    a, b = (torch.randn(2048, 2048, device=device()) for _ in range(2))
+    source = torch.randn(2 ** 26, device=device())
+    target = torch.empty_like(source)
+    return (max(rate(lambda: torch.mm(a, b), 2 * 2048 ** 3) for _ in range(rounds)),
+            max(rate(lambda: target.copy_(source), 2 * source.numel() * 4) for _ in range(rounds)))
+
+
+def limits(archs, rounds):
+    flops_per_second, bytes_per_second = machine()
+    rows = []
+    for arch in archs:
+        config, data = compared(arch)
+        step = stepper(config, data, device())
+        step(0)                                                            # the optimiser's state comes with the first step
+        with Count() as count:
+            step(1)
+        flops, moved = (sum(column) / config.batch_size for column in zip(*count.total))
+        shortest = sum(max(f / flops_per_second, b / bytes_per_second) for f, b in count.total) / config.batch_size
+        found = in_turns({"bare": bare(config, data, 20)}, rounds)["bare"]
+        rows.append({"arch": arch, "mflop_per_image": round(flops / 1e6), "mbyte_per_image": round(moved / 1e6, 1),
+                     "machine_gflop_per_second": round(flops_per_second / 1e9),
+                     "machine_gbyte_per_second": round(bytes_per_second / 1e9, 1), "by_products_alone": round(flops_per_second / flops),
+                     "by_memory_alone": round(bytes_per_second / moved), "limit_images_per_second": round(1 / shortest),
+                     "images_per_second": round(found), "share_of_limit": round(found * shortest, 2)})
+    return pd.DataFrame(rows)
+
+
+def augmentation(archs, rounds):
+    config, data = compared(archs[0])
+    off = {"jitter_p": 0.0, "grayscale_p": 0.0, "blur_p": 0.0}
+    index, number = torch.arange(config.batch_size), IMAGES // config.batch_size
+    batch = data.train.images[index.to(data.train.images.device)]
+
+    def views(operations):
+        wanted = replace(config.augmentation, **(off | operations))
+        return lambda: rate(lambda: [augment.view(batch, index, wanted, 0, n, stream) for n in range(number) for stream in (0, 1)], IMAGES)
+    found = in_turns({name: views(operations) for name, operations in AUGMENTATIONS.items()}, rounds)
+    crop = 1 / found["crop and flip"]
+    return pd.DataFrame([{"views_with": name, "images_per_second": round(value), "microseconds_per_image": round(1e6 / value, 1),
+                          "of_it_beyond_the_crop": round(1e6 * (1 / value - crop), 1)} for name, value in found.items()])
+
+
+def apart(case):
+    """What `python -m lib.bench --case` prints, from a process of its own: so peak memory is that case's."""
+    command = [sys.executable, "-m", "lib.bench", "--case", json.dumps(case)]
+    answer = subprocess.run(command, capture_output=True, text=True, cwd=runs.ROOT)
+    if answer.returncode:
+        raise RuntimeError(f"{case}: {answer.stderr.strip().splitlines()[-1]}")
+    return json.loads(answer.stdout.splitlines()[-1])
+
+
+def noise(images, size):
+    """A data set of noise, of so many images of S x S."""
+    def split(n):
+        pixels = torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, device=device())
+        return datasets.Split(pixels, torch.zeros(n, dtype=torch.int64))
+    return datasets.Data("noise", size, ("one", "two"), True, "", split(images), split(2), split(2))
+
+
+def training_case(arch="mobilenet_v3_small", size=32, queue=128, images=None):
+    """The bare step; with `images` the whole step over a data set of so many."""
+    config, data = replace(compared(arch)[0], queue=queue), noise(images or 512, size)
+    measure = whole(config, data) if images else bare(config, data, 5)
+    return {"images_per_second": round(in_turns({"": measure}, 1)[""])}
+
+
+def evaluation_case(what, n):
+    generator = torch.Generator().manual_seed(0)
+    h, z = torch.randn(n, 576, generator=generator), torch.randn(n, 128, generator=generator)
+    labels = torch.arange(n) % 10
+    started = time.perf_counter()
+    if what.startswith("instance"):
+        metrics.instance_discrimination(z, z + 0.1)
+    elif what.startswith("kNN"):
+        metrics.knn_predict(h, labels, torch.randn(10_000, 576, generator=generator), 200, "softmax")
+    elif what.startswith("linear"):
+        probe.linear_probe(h, labels, h[:2000], labels[:2000], h[:2000], labels[:2000], 10)
+    elif what.startswith("k-means"):
+        metrics.cluster_structure(h, labels, [24])
+    else:
+        from umap import UMAP
+        UMAP(metric="cosine", random_state=0, n_jobs=1).fit_transform(np.asarray(h))
+    return {"seconds": round(time.perf_counter() - started, 1)}
+
+
+def scaling(archs, rounds):
+    over = {"arch": "encoder", "size": "side, pixels", "queue": "K", "images": "images, whole step"}
+    return pd.DataFrame([{"over": over[name], "value": value} | apart({name: value}) for case in SCALING for name, value in case.items()])
+
+
+def evaluation(archs, rounds):
+    return pd.DataFrame([{"what": what, "n": n} | apart({"what": what, "n": n}) for what, n in EVALUATION])
+
+
+ITEMS = {item.__name__: item for item in (steps, rivals, switches, limits, augmentation, scaling, evaluation)}
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m lib.bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", default=list(ITEMS), help=f"of {', '.join(ITEMS)}")
     parser.add_argument("--archs", nargs="+", default=["mobilenet_v3_small", "resnet18"])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=4, help="per round and switch")
-    parser.add_argument("--output", default=runs.ROOT / "results" / "bench" / "switches.csv")
+    parser.add_argument("--output", type=Path, default=runs.ROOT / "results" / "mine" / "bench", help="folder of the tables")
+    parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        torch.set_num_threads(1)
-    clock = time.perf_counter if device == "cuda" else time.process_time
-    data, rows = runs.load_data("textures", 512), []
-    for arch in args.archs:
-        base = replace(studies.base("textures", arch), precision="fp32", queue=256)
-        steps = {name: stepper(replace(base, **switch), data, device) for name, switch in SWITCHES.items()}
-        for step in steps.values():
-            for number in range(2):
-                step(number)                                               # warm up, compile
-        rates = {name: [] for name in steps}
-        for _ in range(args.rounds):
-            for name, step in steps.items():
-                started = clock()
-                for number in range(args.steps):
-                    step(number)
-                if device == "cuda":
-                    torch.cuda.synchronize()
-                rates[name].append(args.steps * base.batch_size / (clock() - started))
-        rows += [{"arch": arch, "switch": name, "images_per_second": round(statistics.median(rate)),
-                  "relative": round(statistics.median(rate) / statistics.median(rates["fp32"]), 2)} for name, rate in rates.items()]
-    made = runs.provenance(device)
-    table = pd.DataFrame(rows).assign(batch_size=base.batch_size, device=made["device"], torch=made["torch"], commit=made["commit"],
-                                      command=" ".join(["python -m lib.bench", *(sys.argv[1:] if argv is None else argv)]))
-    os.makedirs(os.path.dirname(args.output), exist_ok=True)
-    table.to_csv(args.output, index=False)
-    print(table.to_string(index=False))
+    if args.case is not None:
+        found = evaluation_case(**args.case) if "what" in args.case else training_case(**args.case)
+        print(json.dumps(found | {"peak_memory_mb": runs.provenance(device())["peak_memory_mb"]}))
+        return
+    try:
+        for item in args.only:
+            check_name("item", item, ITEMS)
+        for arch in args.archs:
+            check_name("archs", arch, models.ENCODERS)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    made = runs.provenance(device())
+    command = " ".join(["python -m lib.bench", *(sys.argv[1:] if argv is None else map(str, argv))])
+    os.makedirs(args.output, exist_ok=True)
+    for item in args.only:
+        try:
+            table = ITEMS[item](args.archs, args.rounds)
+        except ImportError as error:
+            print(f"{item}: left out, since {error.name} is not installed (`make bench` installs it)\n", flush=True)
+            continue
+        print(f"{item}\n{table.to_string(index=False)}\n", flush=True)
+        table.assign(**{name: made[name] for name in HERE}, command=command).to_csv(args.output / f"{item}.csv", index=False)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,97 @@
+import json
+
 import pandas as pd
+import pytest
+import torch
+from conftest import tiny
+from torch import nn
 
 from lib import bench
 
 
-def test_the_table_of_switches_names_machine_and_command_and_is_relative_to_fp32(tmp_path, monkeypatch):
+@pytest.fixture
+def small(monkeypatch):
+    """Two steps of 32 images each, where a table has 40 of 128."""
+    monkeypatch.setattr(bench, "IMAGES", 64)
+    monkeypatch.setattr(bench, "compared", lambda arch, **changes: (tiny(limit=64, queue=32, epochs=1, **changes), bench.noise(64, 32)))
+
+
+def test_a_table_of_each_item_that_needs_no_rival_names_machine_and_command(tmp_path, monkeypatch, small):
     monkeypatch.setattr(bench, "SWITCHES", {"fp32": {}, "bf16": {"precision": "bf16"}, "split": {"bn_splits": 4}})
-    output = tmp_path / "deep" / "switches.csv"
-    bench.main(["--archs", "mobilenet_v3_small", "--rounds", "1", "--steps", "1", "--output", str(output)])
-    table = pd.read_csv(output)
-    assert table.switch.tolist() == ["fp32", "bf16", "split"] and table.relative[0] == 1
-    assert (table.images_per_second > 0).all()
-    assert table[["device", "torch", "command"]].notna().all().all()
+    bench.main(["--archs", "mobilenet_v3_small", "--rounds", "1", "--output", str(tmp_path / "deep"), "--only",
+                "steps", "switches", "limits", "augmentation"])
+    tables = {path.stem: pd.read_csv(path) for path in (tmp_path / "deep").iterdir()}
+    assert set(tables) == {"steps", "switches", "limits", "augmentation"}
+    for table in tables.values():
+        assert table[[*bench.HERE, "command"]].notna().all().all()
+    switches, limits, views = tables["switches"], tables["limits"].loc[0], tables["augmentation"]
+    assert switches.switch.tolist() == ["fp32", "bf16", "split"] and switches.relative[0] == 1 and (switches.images_per_second > 0).all()
+    assert limits.limit_images_per_second <= min(limits.by_products_alone, limits.by_memory_alone)
+    assert views.microseconds_per_image.iloc[-1] > views.microseconds_per_image[0] and views.of_it_beyond_the_crop[0] == 0
+    assert 0.1 < tables["steps"].ratio[0] < 2
+
+
+def test_flops_and_bytes_of_a_step_are_those_of_its_products():
+    layer, x = nn.Linear(20, 30), torch.randn(8, 20, requires_grad=True)
+    with bench.Count() as count:
+        y = layer(x)
+        y.view(-1)                                                          # moves nothing
+        y.backward(torch.ones_like(y))
+    assert sum(flops for flops, _ in count.total) == 3 * 2 * 8 * 20 * 30    # forward, gradient of x, gradient of the weights
+    flops, moved, calls = count.operations["addmm"]
+    assert flops == 2 * 8 * 20 * 30 and moved == 4 * (30 + 8 * 20 + 20 * 30 + 8 * 30) and calls == 1
+    assert not {"view", "t"} & set(count.operations)
+    with bench.Count() as count:
+        nn.Conv2d(3, 5, 3, padding=1)(torch.randn(2, 3, 8, 8))
+    assert count.operations["convolution"][0] == 2 * 2 * 5 * 8 * 8 * 3 * 9
+
+
+def test_alternatives_have_their_turns_after_a_warm_up_and_the_median_counts():
+    calls = []
+
+    def measure(name, values):
+        values = iter(values)
+        return lambda: (calls.append(name), next(values))[1]
+    found = bench.in_turns({"a": measure("a", [99, 1, 5, 3]), "b": measure("b", [99, 7, 8, 900])}, rounds=3)
+    assert found == {"a": 3, "b": 8} and calls == ["a", "b"] * 4
+
+
+def test_torchvisions_views_of_one_image_have_the_moments_of_ours(textures):
+    config = tiny(jitter_p=0.0, grayscale_p=0.0, blur_p=0.0)
+    pairs = bench.ImageByImage(textures.train.images, bench.torchvision_transform(config, textures.size))
+    view0, view1 = next(iter(bench.loader(pairs, 96, 0)))
+    assert view0.shape == view1.shape == (96, 3, 32, 32) and view0.dtype == torch.float32 and not torch.equal(view0, view1)
+    ours = bench.augment.view(textures.train.images, torch.arange(96), bench.replace(config.augmentation, standardize="imagenet"), 0, 0, 0)
+    assert view0.mean().item() == pytest.approx(ours.mean().item(), abs=0.1)
+    assert view0.std().item() == pytest.approx(ours.std().item(), rel=0.1)
+
+
+def test_an_epoch_through_a_loader_takes_every_step(textures):
+    seen = []
+    pairs = bench.ImageByImage(textures.train.images, bench.torchvision_transform(tiny(), textures.size))
+    found = bench.through(bench.loader(pairs, 40, 0), lambda *views: seen.append([v.shape[0] for v in views]), 80)()
+    assert seen == [[40, 40]] * 2 and found > 0                             # the last incomplete batch is dropped
+
+
+WHATS = [{"what": what, "n": 300} for what, n in bench.EVALUATION[2:-1]]     # UMAP takes a minute to import and compile
+
+
+@pytest.mark.parametrize("case", [*WHATS, {"queue": 64}, {"images": 64, "queue": 32}])
+def test_a_case_measures_time_and_peak_memory(case, capsys, small):
+    bench.main(["--case", json.dumps(case)])
+    found = json.loads(capsys.readouterr().out)
+    assert found["peak_memory_mb"] > 100 and (found.get("seconds", 0) >= 0.0 if "what" in case else found["images_per_second"] > 0)
+
+
+def test_a_case_that_fails_is_named(monkeypatch):
+    with pytest.raises(RuntimeError, match=r"'arch': 'resnet19'.*resnet19"):
+        bench.apart({"arch": "resnet19"})
+
+
+def test_without_lightly_the_rivals_are_left_out_and_it_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(bench.sys.modules, "lightly.transforms", None)
+    monkeypatch.setitem(bench.sys.modules, "lightly", None)
+    bench.main(["--only", "rivals", "--output", str(tmp_path)])
+    assert "rivals: left out, since lightly" in capsys.readouterr().out and not list(tmp_path.iterdir())
+    with pytest.raises(SystemExit, match="item = 'rival' is unknown; did you mean 'rivals'"):
+        bench.main(["--only", "rival"])
