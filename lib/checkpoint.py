@@ -1,16 +1,14 @@
 """What a stopped training goes on from: one file that is whole or not there, checked before it is believed, never unpickled."""
 import hashlib
 import json
-import multiprocessing
 import os
-import re
 import signal
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as packed
 
 
 class BrokenCheckpoint(RuntimeError):
@@ -25,14 +23,15 @@ def save(path, tensors, state):
     """Store {name: tensor} and `state` (whatever JSON can hold) in the file `path`: written aside, synced, renamed."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     text = json.dumps(state)
-    aside = path.with_name(f"{path.name}.aside")
+    aside = path.with_name(f"{path.name}.aside")                           # always the same, so kills leave no more than one
     try:
-        write(tensors, aside, {"state": text, "sha256": _digest(tensors, text)})
+        aside.write_bytes(packed(tensors, {"state": text, "sha256": _digest(tensors, text)}))
         synced(aside)
+        os.replace(aside, path)
     except OSError:                                                        # a full disk must not stay full of half a file
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink()
         raise
-    os.replace(aside, path)
 
 
 def synced(path):
@@ -46,18 +45,6 @@ def state(path):
     """The state alone of a checkpoint that this process has written."""
     with safe_open(path, "pt") as file:
         return json.loads(file.metadata()["state"])
-
-
-def write(tensors, path, metadata=None):
-    """safetensors' save_file, whose own error for a full disk is no OSError, and whose files nobody else may read."""
-    try:
-        path.touch()
-        mode = path.stat().st_mode
-        save_file(tensors, path, metadata)
-        path.chmod(mode)
-    except SafetensorError as error:
-        number = re.search(r"(?:code:|error) (\d+)", str(error))
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) if number else OSError(f"{path}: {error}") from None
 
 
 def load(path):
@@ -85,8 +72,8 @@ def _digest(tensors, text):
 def requests(flag=None):
     """Within, Ctrl-C and SIGTERM do not end the process but add their names to the list that is yielded; a second Ctrl-C acts as ever.
 
-    flag: path of a file that is there from then on, for processes that this one started and that are between two runs; SIGTERM goes to
-    them, too (Ctrl-C reaches them by itself). Only Python's main thread can listen; elsewhere the list stays empty.
+    flag: path of a file that is there from then on, for the processes that this one started. Only Python's main thread can listen;
+    elsewhere the list stays empty.
     """
     asked = []
     if threading.current_thread() is not threading.main_thread():
@@ -103,11 +90,7 @@ def requests(flag=None):
             flag.parent.mkdir(parents=True, exist_ok=True)
             flag.touch()
             os.write(2, b"\nstopping: what runs is being stored; Ctrl-C once more ends at once\n")
-            for child in multiprocessing.active_children() if asked == ["SIGTERM"] else ():
-                child.terminate()
     try:
-        if flag and flag.exists():                                         # of a process that had this number and was killed
-            flag.unlink()
         for number in before:
             signal.signal(number, ask)
         yield asked

@@ -7,12 +7,13 @@ the arms of that encoder that are trained by the same method, or not at all. Whe
 import argparse
 import sys
 from collections import Counter
+from concurrent.futures import BrokenExecutor
 
 import numpy as np
 import pandas as pd
 import torch
 
-from lib import check_name, runs, studies
+from lib import check_name, runs, studies, train
 
 STORE = runs.STORE / ".reproduced"
 MEASURES = ("knn_val", "knn_test", "linear_test", "instdisc_dsd_top1_test", "uniformity_d_test", "intra_class_d_test")
@@ -39,7 +40,8 @@ def differences(stored, again):
     """Why the two runs need not be identical: a list of sentences, empty where they must be."""
     pairs = [(name, stored.provenance.get(name), again.provenance.get(name)) for name in SAME]
     found = [f"{name} was {before}, here {now}" for name, before, now in pairs if before != now]
-    found += ["it was stopped and may have gone on elsewhere"] if stored.provenance.get("sessions") else []
+    parts = stored.provenance.get("sessions", [])                          # a run that was stopped may have gone on elsewhere
+    found += [f"{name} changed where it went on" for name in ("device", "threads", "torch") if len({part[name] for part in parts}) > 1]
     if torch.cuda.is_available() and not all(run.provenance.get("deterministic") for run in (stored, again)):
         found.append("a GPU without DETERMINISTIC=1")
     return found
@@ -83,8 +85,11 @@ def main(argv=None):
             studies.check(run.config)
         earlier = [path for run in wanted if (path := runs.folder(run.config, args.profile, STORE)).exists()]
         for path in earlier:                                               # other code's reproduction says nothing of today's
-            made = runs.load(path).provenance
-            if made["commit"] != runs.COMMIT or made["dirty"] or runs.CHANGES:
+            try:
+                current = runs.load(path).provenance.get("code") == train.CODE
+            except runs.BrokenRun:
+                current = False
+            if not current:
                 runs.set_aside(path)
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"error: {error}")
@@ -95,7 +100,10 @@ def main(argv=None):
         for config, error in studies.outcomes([run.config for run in wanted], args.profile, args.jobs, STORE):
             failed += [f"{runs.folder(config, args.profile).name}: {error}"] if error else []
     except KeyboardInterrupt:
-        sys.exit("stopped: the same command goes on where this one was")
+        print("stopped: the same command goes on where this one was", *failed, sep="\n", file=sys.stderr)
+        sys.exit(130)
+    except BrokenExecutor:
+        failed.append("a worker was killed, perhaps for want of memory; the same command, better with fewer --jobs, goes on")
     table, rows, why = runs.tidy(everything), [], []
     for run in wanted:
         path = runs.folder(run.config, args.profile, STORE)

@@ -17,6 +17,7 @@ give each machine a store of its own.
 import ctypes
 import errno
 import hashlib
+import inspect
 import itertools
 import json
 import os
@@ -27,6 +28,7 @@ import subprocess
 import sys
 import time
 import warnings
+from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import lru_cache
 from importlib.metadata import version
@@ -46,7 +48,10 @@ ROOT = Path(__file__).resolve().parents[1]
 STORE = ROOT / "results" / "runs"
 UMAP_IMAGES = 2000
 CHECKPOINT_SECONDS = 60
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOSYS)
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+LOCKLESS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+# a newer filelock would fall back to a mere file, which outlives a process that is killed
+NO_SOFT_LOCKS = {"fallback_to_soft": False} if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters else {}
 DEFINITION = 1    # bump when a default, an augmentation, a data set or a metric changes meaning, once runs outside this repository may
                   # rest on it; until then void runs are deleted and trained anew under the same number
 SHOWN = {"method": "{}", "width": "w{:g}", "tau": "tau{:g}", "queue": "K{}", "projector": "{}", "symmetric": "symmetric",
@@ -65,7 +70,7 @@ def _git(*args):
 
 
 # The code that runs is the code that was imported, whatever is committed while it trains. A copy without git is told its commit.
-COMMIT, CHANGES = _git("rev-parse", "HEAD") or os.environ.get("COMMIT"), _git("status", "--porcelain", "lib")
+COMMIT, CHANGES = _git("rev-parse", "HEAD") or os.environ.get("COMMIT"), _git("status", "--porcelain", "--", ".", ":!results")
 
 
 class BrokenRun(RuntimeError):
@@ -134,6 +139,8 @@ def load(path):
     path = Path(path)
     anew = (f"`python -m lib.studies --profile {path.parent.name} --match {path.name.split('-')[-1]} --retrain` sets the folder aside, and "
             "whatever asks for this run trains it anew")
+    if path.parents[1].name.startswith("."):                               # a store beside the store
+        anew = "move the folder away, and whatever needs it trains it anew"
     for name in ("SHA256SUMS", *REQUIRED):
         if not (path / name).is_file():
             raise BrokenRun(f"{path}: {name} is missing; {anew}")
@@ -162,8 +169,9 @@ def set_aside(path):
     kept = path.parents[1] / ".broken" / path.parent.name
     kept.mkdir(parents=True, exist_ok=True)
     place = next(p for i in itertools.count() if not (p := kept / f"{path.name}.{i}").exists())
+    path.rename(place)
     _checkpoint(path.with_name(f".{path.name}.partial")).unlink(missing_ok=True)      # anew means anew
-    return path.rename(place)
+    return place
 
 
 def run_or_load(config, profile, store=None, device=None, progress="bar", wait=True):
@@ -177,8 +185,9 @@ def run_or_load(config, profile, store=None, device=None, progress="bar", wait=T
     if path.exists():
         return load(path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    label = f"{profile}/{slug(config)}" if progress else None
     try:
-        with _claim(path, wait):
+        with _claim(path, wait, label):
             partial = path.with_name(f".{path.name}.partial")
             if path.exists():
                 _checkpoint(partial).unlink(missing_ok=True)               # its owner may have died before it did so
@@ -186,10 +195,11 @@ def run_or_load(config, profile, store=None, device=None, progress="bar", wait=T
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             try:
-                _train(config, partial, device, f"{profile}/{slug(config)}" if progress else None, progress == "bar")
+                _train(config, partial, device, label, progress == "bar")
                 for file in [*partial.iterdir(), partial]:
                     checkpoint.synced(file)
                 os.replace(partial, path)
+                checkpoint.synced(path.parent)
             except (FloatingPointError, train.Collapsed):                  # another try must not begin in what was lost already
                 _checkpoint(partial).unlink(missing_ok=True)
                 raise
@@ -199,6 +209,9 @@ def run_or_load(config, profile, store=None, device=None, progress="bar", wait=T
     except Timeout:
         return None
     except OSError as error:
+        if error.errno in LOCKLESS:
+            raise OSError(error.errno, f"{path.parents[1]} lies on a file system without locks ({error.strerror}), so two processes could "
+                          "train one run at once: keep this clone on another") from None
         if error.errno in UNWRITABLE:
             raise OSError(error.errno, f"{path} cannot be stored ({error.strerror}); what was stored before is whole, and a checkpoint is "
                           "gone on from: make room, or allow writing, and run again") from None
@@ -206,11 +219,20 @@ def run_or_load(config, profile, store=None, device=None, progress="bar", wait=T
     return load(path)                                                      # what a reader will get, checked at once
 
 
-def _claim(path, wait=True):
-    """The lock of the run whose folder is `path`, to enter. Raises Timeout where another has it and there is no `wait`."""
+def _claim(path, wait=True, label=None):
+    """The lock of the run whose folder is `path`, taken until the end of a `with`. Raises Timeout where another has it and there is
+    no `wait`; says that it waits if there is a label."""
     locks = path.parents[1] / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
-    return FileLock(locks / f"{path.parent.name}-{path.name[-10:]}.lock", blocking=wait)
+    lock = FileLock(locks / f"{path.parent.name}-{path.name[-10:]}.lock", **NO_SOFT_LOCKS)
+    try:
+        return lock.acquire(blocking=False)
+    except Timeout:
+        if not wait:
+            raise
+    if label:
+        print(f"    {label}: another process trains it; waiting for that", flush=True)
+    return lock.acquire()
 
 
 def _checkpoint(partial):
@@ -253,8 +275,7 @@ def _train(config, path, device, label, bar=True):
     if config.teacher:
         begin["teacher"] = _teacher(config.teacher, data.size, profile, store, device, progress)
     monitor = probe.monitor(data, config)
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+    _forget_peak_memory(device)
     energy = joules(device)
     resume, here = _checkpoint(path), provenance(device)
     begin |= {"device": device, "label": label, "bar": bar, "resume": resume, "every": CHECKPOINT_SECONDS,
@@ -270,7 +291,13 @@ def _train(config, path, device, label, bar=True):
     trained = time.time()
     if config.evaluation == "full":
         learned = config.epochs and config.method != "supervised"
-        metrics, embeddings = probe.evaluate(method.encoder, data, config, method.query[1] if learned else None)
+        if label:
+            print(f"    {label}: evaluating", flush=True)
+        try:
+            metrics, embeddings = probe.evaluate(method.encoder, data, config, method.query[1] if learned else None)
+        except KeyboardInterrupt:
+            raise checkpoint.Interrupted("stopped while evaluating; the training is stored: the same command, or the cell once more, "
+                                         "goes on from there") from None
         np.savez_compressed(path / "embeddings.npz", **embeddings)
     else:
         metrics = {name: value for name, value in history[-1].items() if name not in ("epoch", "lr")}  # lr: the config's
@@ -293,7 +320,7 @@ def _train(config, path, device, label, bar=True):
 def _save_weights(module, path):
     """In float16, half the size."""
     state = {k: v.half() if v.dtype == torch.float32 else v for k, v in module.state_dict().items()}
-    checkpoint.write({k: v.contiguous().cpu() for k, v in state.items()}, path)
+    path.write_bytes(checkpoint.packed({k: v.contiguous().cpu() for k, v in state.items()}))
 
 
 def umap(run, seed=0):
@@ -354,12 +381,23 @@ def write_sums(path, *names):
 def _replace(path, text):
     """Write whole or not at all."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text)
-    os.replace(aside, path)
+    try:
+        aside.write_text(text)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _forget_peak_memory(device):
+    """So that peak memory is this run's, in a process that serves many; where the system does not allow it, it is the process's."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
 
 
 def provenance(device):
@@ -368,7 +406,7 @@ def provenance(device):
                platform.processor()) if os.path.exists("/proc/cpuinfo") else platform.processor()
     memory = torch.cuda.max_memory_allocated() if device == "cuda" else \
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"commit": COMMIT, "dirty": None if CHANGES is None else bool(CHANGES),
+    return {"commit": COMMIT, "dirty": None if CHANGES is None else bool(CHANGES), "code": train.CODE,
             "date": time.strftime("%Y-%m-%d", time.gmtime()), "python": platform.python_version(),
             "torch": torch.__version__, "torchvision": version("torchvision"), "numpy": np.__version__,
             "scikit-learn": version("scikit-learn"), "device": torch.cuda.get_device_name() if device == "cuda" else cpu,

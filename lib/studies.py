@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import uuid
 import warnings
 from concurrent.futures import BrokenExecutor
 from contextlib import nullcontext
@@ -127,6 +128,8 @@ def base(name, arch, data=None, **changes):
 def chosen(name, archs=None):
     """The encoders of a profile, or those asked for instead: a list of names, or a text such as "resnet18,resnet50"."""
     archs = [a.strip() for a in archs.split(",") if a.strip()] if isinstance(archs, str) else archs
+    if archs is not None and not isinstance(archs, (list, tuple)):
+        raise ValueError(f"archs = {archs!r}; allowed: a list of encoders, or a text such as resnet18,resnet50")
     for arch in archs or ():
         check_name("archs", arch, [known for known in models.ENCODERS if known != "pixels"])
     return tuple(dict.fromkeys(archs or profile(name).encoders))
@@ -603,19 +606,28 @@ def compared(name, configs, train=True, study=observations):
 
 
 def check_parameters(namespace, *known):
-    """Raise TypeError, with the nearest name, for a parameter that papermill injected into a notebook and that is none of `known`.
+    """Raise TypeError, with the nearest name, for a parameter that papermill injected into a notebook and that is none of `known`, and
+    for a text or a truth value that is none.
 
-    papermill alone warns and runs the defaults. namespace: the notebook's globals(); what is injected begins with "# Parameters".
+    papermill alone warns and runs the defaults. namespace: the notebook's globals(); what is injected begins with "# Parameters" and
+    follows the cell of the defaults.
     """
-    for cell in namespace.get("In", ()):
+    def assigned(cell):
+        return {target.id: node.value for node in ast.parse(cell).body if isinstance(node, ast.Assign)
+                for target in node.targets if isinstance(target, ast.Name)}
+    cells = namespace.get("In", ())
+    for before, cell in zip(["", *cells], cells):
         if not cell.lstrip().startswith("# Parameters"):
             continue
-        for node in ast.parse(cell).body:
-            for name in [target.id for target in node.targets if isinstance(target, ast.Name)] if isinstance(node, ast.Assign) else []:
-                if name not in known:
-                    close = get_close_matches(name, known, n=1, cutoff=0.4)
-                    raise TypeError(f"no parameter {name!r}{f'; did you mean {close[0]!r}?' if close else ''} "
-                                    f"(there are: {', '.join(known)})")
+        defaults = {name: node.value for name, node in assigned(before).items() if isinstance(node, ast.Constant)}
+        for name in assigned(cell):
+            if name not in known:
+                close = get_close_matches(name, known, n=1, cutoff=0.4)
+                raise TypeError(f"no parameter {name!r}{f'; did you mean {close[0]!r}?' if close else ''} (there are: {', '.join(known)})")
+            given, kind = namespace.get(name), type(defaults.get(name))
+            if kind in (bool, str) and not isinstance(given, kind):
+                raise TypeError(f"parameter {name} = {given!r}; allowed: {'True or False' if kind is bool else 'a text'}, as its default "
+                                f"{defaults[name]!r}")
 
 
 def hours(configs):
@@ -665,13 +677,14 @@ def main(argv=None):
     names, failed, aside = {runs.folder(c, args.profile).name for c in wanted}, [], []
     for path in runs.paths(args.profile):                                  # with --retrain also those that another data set needs
         if path.name in names or (args.retrain and (args.match or "") in path.name):
-            try:
-                runs.load(path)
-            except runs.BrokenRun as error:
-                aside += [path] if args.retrain else []
-                failed += [] if args.retrain else [f"damaged: {error}"]
-                if args.retrain:
-                    print(f"{str(error).split(';')[0]}" + ("" if args.dry_run else f"; it is now {runs.set_aside(path)}"))
+            with runs._claim(path) if args.retrain else nullcontext():     # two with --retrain must not set the new one aside
+                try:
+                    runs.load(path) if path.exists() else None
+                except runs.BrokenRun as error:
+                    aside += [path] if args.retrain else []
+                    failed += [] if args.retrain else [f"damaged: {error}"]
+                    if args.retrain:
+                        print(f"{str(error).split(';')[0]}" + ("" if args.dry_run else f"; it is now {runs.set_aside(path)}"))
     if not wanted and not aside:
         sys.exit(f"error: --match {args.match!r} is in the name of no run of profile {args.profile}; --dry-run lists them")
     missing = [c for c in wanted if (path := runs.folder(c, args.profile)) in aside or not path.exists()]
@@ -690,25 +703,30 @@ def main(argv=None):
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     warnings.filterwarnings("ignore", message="A worker stopped")          # joblib renews a worker that has grown, and says so
-    done, started = 0, time.time()
+    done, lost, started = 0, 0, time.time()
     try:
         for config, error in outcomes(missing, args.profile, args.jobs):
             done, minutes, name = done + 1, (time.time() - started) / 60, runs.folder(config, args.profile).name
-            failed += [f"{name}: {error}"] if error else []
+            failed, lost = failed + ([f"{name}: {error}"] if error else []), lost + bool(error)
             print(f"[{done}/{len(missing)}] {minutes:.1f} min, about {minutes / done * (len(missing) - done):.0f} to go: {name}"
-                  f"{' FAILED' if error else ''}", flush=True)
+                  f"{f' FAILED: {error}' if error else ''}", flush=True)
     except KeyboardInterrupt:
-        print(f"stopped: {done} of {len(missing)} runs are stored; the same command goes on where the others were", file=sys.stderr)
+        print(f"stopped: {done - lost} of {len(missing)} runs are stored" + (f" and {lost} failed" if lost else "")
+              + "; the same command goes on where the others were", *failed, sep="\n", file=sys.stderr)
         sys.exit(130)
+    except BrokenExecutor:
+        failed.append("a worker was killed, perhaps for want of memory; what is finished is stored, and the same command, better with "
+                      "fewer --jobs, goes on where the others were")
     if failed:                                                             # the others are stored; this many need a look
         sys.exit("error: " + "\n".join(failed))
 
 
 def outcomes(configs, profile_name, jobs, store=None):
     """Train, `jobs` side by side, what is not stored: (config, None or what went wrong) of each run as it ends; those that another
-    process trains last, once that is done or dead. Raises KeyboardInterrupt when asked to stop, once what runs is stored."""
+    process trains last, once that is done or dead. Raises KeyboardInterrupt when asked to stop, once what runs is stored, and
+    BrokenExecutor where a worker was killed."""
     store = store or runs.STORE
-    flag = store / ".locks" / f"stop-{os.getpid()}" if jobs > 1 else None
+    flag = store / ".locks" / f"stop-{uuid.uuid4().hex}" if jobs > 1 else None      # its own, also among machines that share the store
     with checkpoint.requests(flag) if flag else nullcontext([]) as asked:
         for wait in (False, True):
             busy = []
@@ -722,9 +740,8 @@ def outcomes(configs, profile_name, jobs, store=None):
                     else:
                         yield config, outcome
             except BrokenExecutor:
-                if not asked:                                              # a worker that had just begun when it was asked to stop
-                    sys.exit("error: a worker was killed, perhaps for want of memory; what is finished is stored, and the same command, "
-                             "better with fewer --jobs, goes on where the others were")
+                if not asked:                                              # else a worker that had just begun when it was asked to stop
+                    raise
             configs = busy
         if asked:
             raise KeyboardInterrupt
@@ -737,18 +754,31 @@ def _run(config, profile_name, jobs, store, wait, flag=None):
     numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.signal(number, signal.default_int_handler) for number in numbers
               if signal.getsignal(number) is not signal.SIG_IGN or flag}
+    done = threading.Event()
     try:
-        if flag and flag.exists():                                         # handed out before the request, or not hearing it
+        if flag and flag.exists():                                         # handed out before the request
             return config, STOPPED
-        run = runs.run_or_load(config, profile_name, store=store, progress="bar" if jobs == 1 else "lines", wait=wait)
+        if flag:
+            threading.Thread(target=_obey, args=(flag, done), daemon=True).start()
+        bar = jobs == 1 and sys.stderr.isatty()
+        run = runs.run_or_load(config, profile_name, store=store, progress="bar" if bar else "lines", wait=wait)
     except KeyboardInterrupt:
         return config, STOPPED
     except (RuntimeError, ArithmeticError, ValueError, OSError) as error:  # one bad run must not end a night's study
         return config, f"{type(error).__name__}: {error}"
     finally:
+        done.set()
         for number, handler in before.items():                             # a worker without a run has nothing to store
             signal.signal(number, signal.SIG_IGN if flag else handler)
     return config, None if run else BUSY
+
+
+def _obey(flag, done, seconds=0.2):
+    """In a worker that trains: once the flag is raised, be asked to stop as by SIGTERM. A process without a run is never signalled."""
+    while not done.wait(seconds):
+        if flag.exists():
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
 
 
 if __name__ == "__main__":

@@ -224,8 +224,9 @@ def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=No
     differ in one thing see the same images, order and crops. start, teacher: see `build`. label: of the progress bar, or of a line
     per epoch and minute where bar is False (runs side by side); None shows neither.
     resume: path of a checkpoint, written every `every` seconds, when the training is asked to stop, and at its end; where it is there,
-    the training goes on from it and ends in the same bytes (on a GPU: as far as its kernels repeat themselves). session: dict that
-    tells where this process runs, kept in the checkpoint's state, one for each process that had a part.
+    the training goes on from it and ends in the same bytes, given the same device, threads and torch (on a GPU: as far as its kernels
+    repeat themselves). session: dict that tells where this process runs, kept in the checkpoint's state, one for each process that had
+    a part.
     Raises FloatingPointError on a non-finite loss or gradient, Collapsed on collapsed projections, checkpoint.Interrupted when asked to
     stop, checkpoint.BrokenCheckpoint for one that cannot be gone on from.
     """
@@ -246,13 +247,15 @@ def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=No
     belongs = {"data": data.checksum, "code": CODE}                        # what else a checkpoint is bound to, beside the configuration
     if resume and resume.exists():
         step, state, (losses, hits, norms) = _resumed(resume, config, belongs, method, optimizer, parameters)
+        other = [name for name in ("device", "threads", "torch") if session and session.get(name) != state["sessions"][-1].get(name)]
         if label:
-            print(f"    {label}: goes on in epoch {min(step // steps + 1, last)}/{config.epochs}, after step {step} of {total}", flush=True)
+            print(f"    {label}: goes on in epoch {min(step // steps + 1, last)}/{config.epochs}, after step {step} of {total}"
+                  + (f"; not to the same bytes, since {' and '.join(other)} changed" if other else ""), flush=True)
     else:
         step, (losses, hits, norms) = 0, ([], [], [])                      # step: of all; losses, hits, norms: of the epoch so far
         state = {"history": [{"epoch": 0, **monitor(method.encoder, 0)}] if monitor else [], "seconds": [], "sessions": [],
                  "epoch_seconds": 0.0, "train_seconds": 0.0}
-    history, seconds = state["history"], state["seconds"]
+    history, seconds, began_at = state["history"], state["seconds"], step
     state["sessions"].append({"from_step": step} | (session or {}))
     began = time.perf_counter() - state["train_seconds"]
     kept = time.perf_counter()
@@ -265,10 +268,12 @@ def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=No
         state.update(epoch_seconds=time.perf_counter() - started if step % steps else 0.0, train_seconds=time.perf_counter() - began)
         _keep(resume, config, method, optimizer, parameters, (losses, hits, norms), state | belongs | {"step": step})
         kept = time.perf_counter()
+        if losses:
+            shown.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
         if label and not bar and step % steps:
-            print(f"    {label}: epoch {epoch + 1}/{config.epochs}, step {step % steps}/{steps}, loss {losses[-1]:.3f}", flush=True)
+            print(f"    {label}: epoch {step // steps + 1}/{config.epochs}, step {step % steps}/{steps}, loss {losses[-1]:.3f}", flush=True)
         if asked:
-            raise checkpoint.Interrupted(f"stopped by {asked[0]} in epoch {epoch + 1} of {config.epochs}; all of it is stored: "
+            raise checkpoint.Interrupted(f"stopped by {asked[0]} in epoch {-(-step // steps)} of {config.epochs}; all of it is stored: "
                                          "the same command, or the cell once more, goes on from there")
 
     shown = tqdm(total=total * config.batch_size, initial=step * config.batch_size, desc=label, unit="img", unit_scale=True, leave=False,
@@ -307,6 +312,8 @@ def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=No
                 print(f"    {label}: epoch {epoch + 1}/{config.epochs}, loss {row['loss']:.3f}, "
                       f"{steps * config.batch_size / seconds[-1]:,.0f} images/s", flush=True)
             history.append(row | (monitor(method.encoder, epoch + 1) if monitor else {}))
+            keep()
+        if total and began_at == total:                                    # whoever only evaluates had a part, too
             keep()
     return method, history, seconds
 

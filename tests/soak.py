@@ -22,7 +22,7 @@ from lib import data as datasets
 ROOT = Path(__file__).resolve().parents[1]
 KILLED = replace(TINY, limit=512, width=0.5, epochs=4, evaluation="full")      # 16 steps an epoch
 STEPS = KILLED.limit // KILLED.batch_size
-MIDWAY, WRITING = "within an epoch", "within the writing of a checkpoint"
+MIDWAY, EVALUATING, WRITING = "within an epoch", "within the evaluation", "within the writing of a checkpoint"
 TIMING = ("provenance.json", "SHA256SUMS")                                     # what may differ between two trainings of a run
 
 
@@ -58,14 +58,20 @@ def one(store, every=0.0, epochs=KILLED.epochs):
 def grid(store, jobs=1, epochs=6):
     """Train what a small profile lacks, as `python -m lib.studies` does."""
     _prepare(store)
+    runs.CHECKPOINT_SECONDS = 0.2
     base = replace(TINY, width=1.0, epochs=epochs, evaluation="val")
-    studies.PROFILES["soak"] = studies.Profile(base, encoders=("resnet18",), seeds=3, seeds_of={}, widths=(), sweeps=False)
+    studies.PROFILES["soak"] = studies.Profile(base, encoders=("mobilenet_v3_small",), seeds=3, seeds_of={}, widths=(), sweeps=False)
     studies.main(["--profile", "soak", "--only", "observations", "--jobs", str(jobs)])
 
 
 def contents(folder):
     """{file name: bytes} of a run, but for what only tells when and where it was made."""
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.name not in TIMING}
+
+
+def left(store):
+    """What lies hidden beside the finished runs."""
+    return [path.name for path in (store / "soak").iterdir() if path.name.startswith(".")]
 
 
 def kills(place, wanted=20, midway=10, writing=3, seed=0):
@@ -90,9 +96,11 @@ def kills(place, wanted=20, midway=10, writing=3, seed=0):
             hit = aside.exists()
             process.kill()
             process.wait()
-            step = checkpoint.load(resume)[1]["step"] if resume.exists() else 0
-            rows.append({"kill": len(rows) + 1, "seconds after the first step of that process": round(wait, 2),
-                         f"goes on after step (of {KILLED.epochs * STEPS})": step, MIDWAY: step % STEPS > 0, WRITING: hit})
+            if resume.exists():                                            # else it was stored already
+                step = checkpoint.load(resume)[1]["step"]
+                rows.append({"kill": len(rows) + 1, "seconds after the first step of that process": round(wait, 2),
+                             f"goes on after step (of {KILLED.epochs * STEPS})": step, MIDWAY: step % STEPS > 0,
+                             EVALUATING: step == KILLED.epochs * STEPS, WRITING: hit})
         elif process.returncode:
             raise AssertionError(process.communicate()[0])
         folder = runs.folder(KILLED, "soak", place / "store")
@@ -107,21 +115,40 @@ def kills(place, wanted=20, midway=10, writing=3, seed=0):
 
 
 def processes(place, count=4):
-    """`count` processes at one grid, one of them killed in the midst. Returns a table: a row per training that was begun."""
-    crew = [begin("grid", place / "store") for _ in range(count)]
-    def at_work():
-        return {line.split()[0] for line in (place / "log").read_text().splitlines()} if (place / "log").exists() else set()
-    while len(at_work()) < count and all(process.poll() is None for process in crew):
+    """`count` processes at one grid, the first that is within a training killed once all are at work. Returns a table: a row per training
+    that was begun, and after which step."""
+    crew = [begin("grid", place / "store", 1, 12) for _ in range(count)]
+
+    def log():
+        return [line.split() for line in (place / "log").read_text().splitlines()] if (place / "log").exists() else []
+
+    def halfway():
+        """(process, checkpoint) of a training that has stored a step, its process at rest; or None."""
+        for pid, name in reversed(log()):
+            resume = runs._checkpoint(place / "store" / "soak" / name)
+            process = next(p for p in crew if p.pid == int(pid))
+            if resume.exists() and process.poll() is None:
+                os.kill(process.pid, signal.SIGSTOP)
+                if resume.exists() and [n for p, n in log() if p == pid][-1] == name:
+                    return process, resume
+                os.kill(process.pid, signal.SIGCONT)
+    while all(process.poll() is None for process in crew):
+        found = halfway() if len({pid for pid, _ in log()}) == count else None
+        if found:
+            break
         time.sleep(0.005)
-    victim = crew[0]
+    victim, resume = found
+    step = checkpoint.load(resume)[1]["step"]
     victim.kill()
     for process in crew:
         out = process.communicate()[0]
         if process.returncode and process is not victim:
             raise AssertionError(out)
-    lines = [line.split() for line in (place / "log").read_text().splitlines()]
-    return pd.DataFrame([{"process": f"{crew.index(next(p for p in crew if p.pid == int(pid))) + 1}", "killed": int(pid) == victim.pid,
-                          "run": name.removeprefix(".").removesuffix(".partial")} for pid, name in lines])
+    rows = pd.DataFrame([{"process": crew.index(next(p for p in crew if p.pid == int(pid))) + 1, "killed": int(pid) == victim.pid,
+                          "run": name.removeprefix(".").removesuffix(".partial"), "goes on after step": 0} for pid, name in log()])
+    half = resume.name.removeprefix(".").removesuffix(".checkpoint.safetensors")
+    rows.loc[~rows.killed & (rows.run == half), "goes on after step"] = step
+    return rows
 
 
 def main():
@@ -139,19 +166,20 @@ def main():
         same = all(found == alone for found in finished)
         (place / "grid").mkdir()
         shared = processes(place / "grid")
+        over = left(place / "kills" / "store") + left(place / "grid" / "store")
         stored = [path.name for path in runs.paths("soak", place / "grid" / "store")]
     table.to_csv(results / "kills.csv", index=False)
     shared.to_csv(results / "processes.csv", index=False)
     ended = shared[~shared.killed]
     once = sorted(ended.run) == sorted(set(ended.run)) and set(shared.run) == set(stored)
-    summary = {"command": "make soak", "kills": len(table), MIDWAY: int(table[MIDWAY].sum()),
+    summary = {"command": "make soak", "kills": len(table), MIDWAY: int(table[MIDWAY].sum()), EVALUATING: int(table[EVALUATING].sum()),
                WRITING: int(table[WRITING].sum()), "runs finished": len(finished),
                "files compared": list(alone), "identical to the undisturbed run": same,
-               "processes": int(shared.process.nunique()), "runs": len(stored), "each trained to its end once": once,
+               "left over": over, "processes": int(shared.process.nunique()), "runs": len(stored), "each trained to its end once": once,
                "machine": {k: v for k, v in runs.provenance("cpu").items() if k in ("commit", "dirty", "date", "torch", "device", "cores")}}
     (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     print(table.to_string(index=False), shared.to_string(index=False), json.dumps(summary, indent=1), sep="\n\n")
-    sys.exit(0 if same and once else 1)
+    sys.exit(0 if same and once and not over else 1)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import json
 import math
 import multiprocessing
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 import soak
@@ -60,10 +62,12 @@ def test_what_is_half_written_never_takes_the_place_of_what_stands(tmp_path, mon
     def killed(*args):
         (tmp_path / "c.aside").write_bytes(b"half a fi")
         raise KeyboardInterrupt
-    monkeypatch.setattr(checkpoint, "save_file", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoint, "packed", killed)
         checkpoint.save(path, TENSORS, STATE | {"step": 4})
     assert checkpoint.load(path)[1] == STATE
+    checkpoint.save(path, TENSORS, STATE | {"step": 5})                     # over what the kill left
+    assert [p.name for p in tmp_path.iterdir()] == ["c"] and checkpoint.load(path)[1]["step"] == 5
 
 
 # --- going on ---------------------------------------------------------------------------------------------------------
@@ -124,6 +128,17 @@ def test_a_training_that_was_stopped_twice_ends_in_the_same_bytes(arm, tmp_path,
     assert [s["from_step"] for s in checkpoint.load(resume)[1]["sessions"]] == [0, 2, 4]
     again, found = trained(textures, config, resume=resume)                    # nothing is left to train
     assert found == history and all(t.equal(again[name]) for name, t in alone.items())
+    assert [s["from_step"] for s in checkpoint.load(resume)[1]["sessions"]] == [0, 2, 4, 6]    # who only evaluates had a part
+
+
+def test_going_on_says_where_and_whether_to_the_same_bytes_and_each_minute_how_it_goes(tmp_path, monkeypatch, textures, capsys):
+    here, resume = {"device": "a", "threads": 1, "torch": "2"}, tmp_path / "c"
+    stopped_at(2, monkeypatch, textures, tiny(), resume=resume, every=0, session=here)
+    trained(textures, tiny(), resume=resume, every=0, session=here, label="toy", bar=False)
+    said = capsys.readouterr().out
+    assert "toy: goes on in epoch 1/2, after step 2 of 6\n" in said and re.search(r"toy: epoch 2/2, step 1/3, loss \d\.\d{3}\n", said)
+    trained(textures, tiny(), resume=resume, session=here | {"threads": 2}, label="toy", bar=False)
+    assert "after step 6 of 6; not to the same bytes, since threads changed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("lost", ["method.queue", "optimizer.0.exp_avg", "epoch.0", "method.key.0.conv1.weight",
@@ -295,6 +310,63 @@ def test_a_store_that_cannot_be_written_is_named(tmp_path, store):
         runs.run_or_load(CHOOSING, "toy", store=tmp_path / "file")
 
 
+@pytest.mark.parametrize("call", ["packed", "os.replace"])
+def test_a_store_that_becomes_read_only_is_one_sentence_and_the_run_goes_on_later(call, store, monkeypatch):
+    path = begun(store, monkeypatch)
+
+    def refused(*args):
+        raise OSError(errno.EROFS, "Read-only file system")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=r"cannot be stored \(Read-only file system\); .* is gone on from"):
+        patch.setattr(checkpoint, "packed", refused) if call == "packed" else patch.setattr(runs.os, "replace", refused)
+        runs.run_or_load(CHOOSING, "toy", progress=None)
+    assert hidden(store, "") == [path] and checkpoint.load(path)[1]["step"] >= 2
+    assert len(runs.run_or_load(CHOOSING, "toy", progress=None).provenance["sessions"]) == 2
+
+
+def test_a_file_system_without_locks_is_named(store, monkeypatch):
+    def refused(*args):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+    monkeypatch.setattr("fcntl.flock", refused)
+    with pytest.raises(OSError, match=r"lies on a file system without locks .* keep this clone on another"):
+        runs.run_or_load(CHOOSING, "toy", progress=None)
+
+
+def test_an_evaluation_that_is_interrupted_leaves_the_training(store, monkeypatch, capsys):
+    config = tiny()
+
+    def pressed(*args):
+        raise KeyboardInterrupt
+    with monkeypatch.context() as patch, pytest.raises(checkpoint.Interrupted, match="while evaluating; the training is stored"):
+        patch.setattr(runs.probe, "evaluate", pressed)
+        runs.run_or_load(config, "toy", progress="lines")
+    assert "resnet18-w0.25-tau0.2-K64-lr0.002-2ep-seed0: evaluating" in capsys.readouterr().out
+    (path,) = hidden(store)
+    assert checkpoint.load(path)[1]["step"] == 6
+    assert [part["from_step"] for part in runs.run_or_load(config, "toy", progress=None).provenance["sessions"]] == [0, 6]
+
+
+def test_who_waits_for_another_process_says_so(store, capfd):
+    (store / ".locks").mkdir(parents=True)
+    with runs.FileLock(store / ".locks" / f"toy-{runs.run_id(CHOOSING)}.lock"):
+        process = multiprocessing.get_context("fork").Process(target=runs.run_or_load, args=(CHOOSING, "toy"), kwargs={"progress": "lines"})
+        process.start()
+        said, began = "", time.time()
+        while "waiting" not in said and time.time() < began + 60:
+            said += capfd.readouterr().out
+    process.join(60)
+    assert "toy/resnet18-w0.25-tau0.2-K64-lr0.002-2ep-seed0: another process trains it; waiting for that" in said
+    assert runs.load(runs.folder(CHOOSING, "toy")).config == CHOOSING
+
+
+def test_peak_memory_is_the_runs_own(store, tmp_path):
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("this system does not let a process forget its peak")
+    large = np.ones(2 ** 28, dtype=np.uint8)
+    peak = runs.provenance("cpu")["peak_memory_mb"]
+    del large
+    assert runs.run_or_load(CHOOSING, "toy", progress=None).provenance["peak_memory_mb"] < peak - 100
+
+
 def test_a_checkpoint_that_outlived_its_run_is_no_start_for_another(store, monkeypatch):
     path = begun(store, monkeypatch)
     kept = path.read_bytes()
@@ -327,6 +399,7 @@ def test_a_killed_training_ends_in_the_bytes_of_one_that_was_left_alone(tmp_path
     assert {"encoder.safetensors", "projector.safetensors", "history.csv", "metrics.json", "embeddings.npz"} <= set(alone)
     for found in finished:
         assert found == alone
+    assert soak.left(tmp_path / "kills" / "store") == []
 
 
 def test_processes_share_a_grid_and_take_over_what_a_dead_one_had_claimed(tmp_path):
@@ -334,6 +407,10 @@ def test_processes_share_a_grid_and_take_over_what_a_dead_one_had_claimed(tmp_pa
     assert isinstance(begun_in, pd.DataFrame) and begun_in.killed.any()
     ended = begun_in[~begun_in.killed]
     assert sorted(ended.run) == sorted(set(ended.run))
+    (half,) = begun_in[begun_in["goes on after step"] > 0].run                # what the dead one had half trained
+    parts = runs.load(tmp_path / "store" / "soak" / half).provenance["sessions"]
+    assert half in set(begun_in[begun_in.killed].run) and [part["from_step"] > 0 for part in parts] == [False, True]
+    assert soak.left(tmp_path / "store") == []
     assert set(begun_in[begun_in.killed].run) <= set(ended.run) | {path.name for path in runs.paths("soak", tmp_path / "store")}
     assert ended.process.nunique() == 2
     assert {path.name for path in runs.paths("soak", tmp_path / "store")} == set(begun_in.run)
@@ -376,16 +453,13 @@ def test_the_interrupt_button_of_a_notebook_stores_too(tmp_path):
     assert checkpoint.load(next(place.glob(".*checkpoint.safetensors")))[1]["step"] > 0
 
 
-def test_a_flag_of_a_process_that_was_killed_stops_nobody(tmp_path, heard):
+def test_a_request_raises_a_flag_and_takes_it_down_at_the_end(tmp_path, heard):
     flag = tmp_path / "locks" / "stop-1"
     with checkpoint.requests(flag) as asked:
         assert asked == [] and not flag.exists()
         os.kill(os.getpid(), signal.SIGINT)
         assert flag.exists()                                               # for workers between two runs
     assert not flag.exists()
-    flag.touch()
-    with checkpoint.requests(flag):
-        assert not flag.exists()
 
 
 def test_nothing_is_unpickled():
@@ -399,5 +473,7 @@ def test_the_table_of_the_soak_is_what_it_says():
     kills, shared = (pd.read_csv(soak.ROOT / "results" / "soak" / f"{name}.csv") for name in ("kills", "processes"))
     assert summary["kills"] == len(kills) >= 20 and summary[soak.MIDWAY] == kills[soak.MIDWAY].sum() >= 10
     assert summary[soak.WRITING] == kills[soak.WRITING].sum() >= 3
-    assert summary["identical to the undisturbed run"] and summary["each trained to its end once"]
+    assert summary["identical to the undisturbed run"] and summary["each trained to its end once"] and summary["left over"] == []
+    assert summary[soak.EVALUATING] == kills[soak.EVALUATING].sum() > 0 and (shared["goes on after step"] > 0).any()
+    assert summary["machine"]["dirty"] is False
     assert shared.process.nunique() == summary["processes"] == 4 and summary["machine"]["commit"]

@@ -96,11 +96,25 @@ def test_a_damaged_run_stands_in_the_way_of_itself_alone(toy, capsys):
 
 def test_what_other_code_reproduced_is_trained_again(toy, monkeypatch, capsys):
     reproduce.main(["--profile", "toy"])
-    monkeypatch.setattr(runs, "COMMIT", "another")
     trained, train = [], runs._train
     monkeypatch.setattr(runs, "_train", lambda config, *rest: (trained.append(config), train(config, *rest)))
+    monkeypatch.setattr(runs, "COMMIT", "one that changes no step")
+    reproduce.main(["--profile", "toy"])
+    assert trained == []
+    monkeypatch.setattr(reproduce.train, "CODE", "another")
     reproduce.main(["--profile", "toy"])
     assert len(trained) == 1
+    (runs.paths("toy", reproduce.STORE)[0] / "metrics.json").write_text("{}")     # a damaged reproduction is in nobody's way
+    reproduce.main(["--profile", "toy"])
+    assert len(trained) == 2
+
+
+def test_a_run_that_was_stopped_on_the_same_machine_must_be_identical_too():
+    part = {"device": "a", "threads": 1, "torch": "2"}
+    stopped = run(provenance=HERE | {"sessions": [part, part]})
+    assert reproduce.differences(stopped, run()) == []
+    moved = run(provenance=HERE | {"sessions": [part, part | {"threads": 2}]})
+    assert reproduce.differences(moved, run()) == ["threads changed where it went on"]
 
 
 def test_what_cannot_be_reproduced_is_said_before_any_training(toy):

@@ -314,15 +314,19 @@ def test_the_note_on_learning_rates_says_which_were_searched_for_and_on_what(mon
 
 @pytest.mark.parametrize("cells, words", [
     (['profile = "quick"', '# Parameters\nprofil = "smoke"\n'], "no parameter 'profil'; did you mean 'profile'"),
-    (["# Parameters\nxyz = 3\n"], r"no parameter 'xyz' \(there are: profile, data\)")])
+    (["# Parameters\nxyz = 3\n"], r"no parameter 'xyz' \(there are: profile, data, train\)"),
+    (["train = True", '# Parameters\ntrain = "false"\n'], "parameter train = 'false'; allowed: True or False, as its default True"),
+    (["data = ''", "# Parameters\ndata = 5\n"], "parameter data = 5; allowed: a text, as its default ''")])
 def test_a_parameter_that_a_notebook_does_not_have_stops_it(cells, words):
+    namespace = {}
+    exec("\n".join(cells), namespace)
     with pytest.raises(TypeError, match=words):
-        studies.check_parameters({"In": ["", *cells]}, "profile", "data")
+        studies.check_parameters(namespace | {"In": ["", *cells]}, "profile", "data", "train")
 
 
 def test_known_parameters_and_a_notebooks_own_names_pass():
     cells = ["", 'profile = "quick"', '# Parameters\nprofile = "smoke"\n', "%matplotlib inline\ntables = 3"]
-    studies.check_parameters({"In": cells, "tables": 3}, "profile", "data")
+    studies.check_parameters({"In": cells, "tables": 3, "profile": "smoke"}, "profile", "data")
     studies.check_parameters({}, "profile")                                # outside a notebook
 
 
@@ -555,7 +559,7 @@ def test_a_run_that_fails_is_named_at_the_end_and_the_others_are_stored(toy, mon
         main(["--profile", "toy"])
     stored = [path.name for path in runs.paths("toy")]
     assert stored and not any("seed0" in name and "untrained" not in name for name in stored)
-    assert "FAILED" in capsys.readouterr().out
+    assert re.search(r"FAILED: \w+: ", capsys.readouterr().out)              # the reason at once, not only after a night
 
 
 VALUES = st.one_of(st.text(max_size=20), st.none(), st.integers(), st.floats(allow_subnormal=False), st.booleans(), st.sampled_from(
@@ -574,6 +578,23 @@ def test_any_parameter_of_a_notebook_gives_arms_or_one_sentence(study, given_val
         assert len(str(error)) < 20_000 and "\n" not in str(error)
         return
     assert arms and all(isinstance(c, studies.PretrainConfig) for c in arms)
+
+
+@settings(max_examples=300)
+@hypothesis.given(archs=VALUES, data=VALUES, profile=st.one_of(st.just("smoke"), VALUES))
+def test_any_profile_data_or_encoders_give_arms_or_one_sentence(archs, data, profile):
+    """As a notebook hands them on, which refuses a profile or data that are no text."""
+    if not isinstance(profile, str) or not isinstance(data, str):
+        archs, data, profile = archs, "", "smoke"
+    try:
+        arms = observations(profile, data, archs)
+        for config in arms[:1]:
+            studies.check(config)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        assert re.search("allowed|is unknown|give|holds|is no|has no|not there|there is", str(error)), error
+        assert "\n" not in str(error)
+        return
+    assert arms
 
 
 @settings(max_examples=300)
