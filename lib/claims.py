@@ -19,6 +19,7 @@ FINEST = 16         # clusters a class at which local purity is compared
 MATCHED = 2         # clusters a class at which the reference's homogeneity is the one that completeness is compared at
 CEILING = 0.98      # both sides above: the pretext task cannot tell memory from skill
 UNITS = {"points": 100, "points per doubling of width": 100, "squared distance": 1}   # unit of an effect -> its factor
+NOT_LEARNED = "not learned"
 COLUMNS = ["claim", "profile", "statement", "source", "test", "effect", "low", "high", "n", "verdict", "runs"]
 SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = "supported", "contradicted", "undecided", "not tested"
 
@@ -240,6 +241,18 @@ def _shown(measure):
     return f". Shown: {measure}" if measure else ""
 
 
+def reading(row):
+    """What the clusters of an encoder are, in words, from a row of the ledger on over_clustered; "" for other claims, or without runs."""
+    if row.claim.partition("/")[0] != "over_clustered" or row.verdict == NOT_TESTED:
+        return ""
+    shown = row.test.rpartition("Shown: ")[2]
+    if NOT_LEARNED in shown:
+        return shown.partition(", ")[2]
+    if row.verdict == CONTRADICTED:
+        return "mixes classes" if shown == "homogeneity" else "gathers its classes more"
+    return {SUPPORTED: "over-clusters"}.get(row.verdict, "cannot be told apart")
+
+
 def _row(claim, profile, arch, effect, low, high, n, verdict, runs, shown=""):
     c = BY_NAME[claim]
     return dict(zip(COLUMNS, [f"{claim}/{arch}" if arch else claim, profile, c.statement, c.source, c.rule + _shown(shown), effect, low,
@@ -299,8 +312,9 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
             found = {measure: above(low, high, bar) for measure, (_, low, high, bar) in measures.items()}
             verdict = together(found.values())
             shown = next(measure for measure in found if found[measure] == verdict)
-            rows.append(_row(name, profile, arch, *measures[shown][:3], min(len(a), len(large)),
-                             verdict if grown and learned(a, u) else UNDECIDED, [*runs, *large.run], shown))
+            lacking = NOT_LEARNED if not learned(a, u) else f"{NOT_LEARNED} (the reference)" if not grown else ""
+            rows.append(_row(name, profile, arch, *measures[shown][:3], min(len(a), len(large)), UNDECIDED if lacking else verdict,
+                             [*runs, *large.run], f"{shown}, {lacking}" if lacking else shown))
     rows += _remedies(t, profile, arms, before, architectures)
     for name in [c for c in BY_NAME if c != "size_not_architecture"]:
         parts = [r for r in rows if r["claim"].startswith(name + "/")]

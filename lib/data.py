@@ -152,7 +152,8 @@ def load(name: str, root: str | Path = ".data", device="cpu", limit: int | None 
     memory_gib: a folder whose pixels need more stays on disk: its splits hold FolderImages, decoded batch by batch.
     Images of a folder become RGB (alpha dropped, EXIF orientation applied). Squares of one side up to 96 px stay;
     otherwise the centre square is resized, antialiased, to S = 224 or `?size=S`.
-    Raises ValueError on a bad name, limit, folder or image, FileNotFoundError where there is nothing to read.
+    Raises ValueError on a bad name, limit, folder or image, FileNotFoundError where there is nothing to read. An image that cannot be
+    decoded is named here; in a folder that stays on disk, when it is met.
     """
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, Integral) or limit < 1):
         raise ValueError(f"limit is {limit!r}; allowed is None or a number of images from 1.")

@@ -23,6 +23,7 @@ PALETTE = ("#D55E00", "#CC79A7", "#009E73", "#E69F00", "#0072B2", "#000000", "#8
 SHAPES = ("o", "D", "^", "s", "v", "P", "X", "<", ">")
 CLASSES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#D55E00", "#B7A800", "#882255", "#9B9B9B",
            "#7A5CC9", "#7B4B23")
+PIXELS = {"color": "0.6", "linestyle": "-.", "linewidth": 1.4, "zorder": 0}
 PAPER = {"color": "0.45", "linestyle": (0, (5, 3)), "linewidth": 1.2}
 CHANCE = {"color": "0.45", "linestyle": ":", "linewidth": 1.4}
 CYCLIC = ("orientation", "phase", "hue")
@@ -190,9 +191,10 @@ def verdicts(ledger, *names):
         least = claims.detectable((row.high - row.low) / 2, claims.freedom(row))
         rows.append({"profile": row.profile, "claim": name, "encoder": label(arch) if arch else "all together",
                      "effect [95 %]": "" if np.isnan(row.effect) else f"{scale * row.effect:+.{digits}f}{bars}",
-                     "unit": unit, "seeds": row.n, "verdict": row.verdict,
+                     "unit": unit, "seeds": row.n, "verdict": row.verdict, "reads as": claims.reading(row),
                      "could have seen": "" if np.isnan(least) else f"{scale * least:.{digits}f}"})
-    return pd.DataFrame(rows).set_index(["profile", "claim", "encoder"])
+    table = pd.DataFrame(rows).set_index(["profile", "claim", "encoder"])
+    return table if table["reads as"].any() else table.drop(columns="reads as")
 
 
 def judged(tables, *names):
@@ -290,8 +292,9 @@ def _rows(ax, archs):
 
 
 def dots(table, column, xlabel, ax=None, title="", chance=None, paper=None, percent=True):
-    """One number per run, a row per encoder: filled dots are trained runs, hollow ones untrained. paper: {encoder: value}."""
-    trained, before = _runs(table, "trained", column), _runs(table, "untrained", column)
+    """One number per run, a row per encoder: filled dots are trained runs, hollow ones untrained; raw pixels, where the table has them,
+    are a line. paper: {encoder: value}."""
+    trained, before, raw = (_runs(table, arm, column) for arm in ("trained", "untrained", "pixels"))
     archs = present(trained)
     if not archs:
         return _missing(ax, f"{title}: no trained runs with {column}.")
@@ -308,6 +311,9 @@ def dots(table, column, xlabel, ax=None, title="", chance=None, paper=None, perc
     if chance is not None:
         ax.axvline(chance, **CHANCE)
         handles.append(Line2D([], [], **CHANCE, label="chance"))
+    if len(raw):
+        ax.axvline(raw[column].mean(), **PIXELS)
+        handles.append(Line2D([], [], **PIXELS, label="raw pixels"))
     if paper and set(paper) & set(archs):
         handles.append(Line2D([], [], **PAPER, label="paper"))
     if percent:

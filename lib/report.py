@@ -270,6 +270,7 @@ def verdict_cell(row, parts=()):
     shown, bounds = effect(row)
     least = detectable(row)
     parts = [f'<span class="verdict {row.verdict.replace(" ", "-")}">{MARK[row.verdict]} {text(row.verdict)}</span>',
+             f'<span class="quiet">{text(claims.reading(row))}</span>' if claims.reading(row) else "",
              f'<span class="number">{text(shown)}</span>', f'<span class="number">{text(bounds)}</span>' if bounds else "",
              f'<span class="quiet">n = {row.n}{f", could have seen {least}" if least else "" if bounds else ", no interval"}</span>']
     return "<br>".join(part for part in parts if part)
@@ -485,10 +486,19 @@ def readme_results(t):
         if len(tested) < len(claims.CLAIMS) else ""
     tables = [f"`{p}`, percent on held-out images, mean ± half the 95 % interval over seeds (paper: ImageNet, 200 epochs; supervised by "
               f"the same recipe: a lower bound of the ceiling):\n\n{markdown(headline(t, p))}" for p in profiles]
+    floors = []
+    for p in profiles:                                                     # told from the numbers, whatever they will be
+        trained, raw = observed(t[t.profile == p]), t[(t.profile == p) & (t.arch == "pixels")]
+        trained = trained[(trained.epochs > 0) & (trained.method == "moco") & (trained.width == 1)]
+        best, pixels = trained.groupby("arch").instdisc_dsd_top1_test.mean(), raw.instdisc_dsd_top1_test.mean()
+        if len(best) and pixels > best.max():
+            floors.append(f"On `{p}`, raw pixels find the view of an image among {trained.instances_test.iloc[0]:,} more often "
+                          f"({pixels:.1%}) than any trained encoder (at most {best.max():.1%}): at its floor, the pretext task says "
+                          "little there about observation (i).")
     drawn = ("![Rows of intervals per encoder: kNN accuracy trained and untrained, pretext accuracy on train minus held-out, "
              "completeness at equal purity](results/figure.svg)\n\n"
              f"The committed runs of `{profiles[0]}`: each dot is a seed, each bar a 95 % interval.")
-    return "\n\n".join(part for part in (drawn, markdown(verdicts) if tested else "", lacking, *tables) if part)
+    return "\n\n".join(part for part in (drawn, markdown(verdicts) if tested else "", lacking, *tables, *floors) if part)
 
 
 BETWEEN = re.compile(r"(<!-- results: python -m lib.report --readme -->\n).*?(\n<!-- end of results -->)", re.DOTALL)

@@ -393,12 +393,18 @@ def test_the_rule_tells_planted_sub_clusters_from_mixed_and_gathered_classes(sma
     rows = claims.ledger(with_structure(small, large), "made", architectures=[A]).set_index("claim")
     assert rows.loc["over_clustered", "verdict"] == rows.loc[f"over_clustered/{A}", "verdict"] == expected
     assert rows.loc["over_clustered", "test"].endswith(f"Shown: {measure}")
+    named = {(SUPPORTED, "completeness"): "over-clusters", (CONTRADICTED, "homogeneity"): "mixes classes",
+             (CONTRADICTED, "completeness"): "gathers its classes more", (UNDECIDED, "completeness"): "cannot be told apart"}
+    assert claims.reading(rows.reset_index().set_index("claim", drop=False).loc["over_clustered"]) == named[expected, measure]
 
 
 @pytest.mark.parametrize("name", ["over_clustered_paper", "over_clustered_centred", "over_clustered"])
 def test_nothing_is_said_of_the_clusters_of_an_encoder_that_has_not_learned(name):
     assert verdict(name, **{A: {"knn_val": 0.29}}) == (UNDECIDED, UNDECIDED)
     assert verdict(name, **{A: {"knn_val": 0.31}})[0] == SUPPORTED
+    for changes, said in (({A: {"knn_val": 0.29}}, "not learned"), ({"resnet50": {"knn_val": 0.2}}, "not learned (the reference)")):
+        rows = claims.ledger(world(**changes), "made", architectures=[A])
+        assert [claims.reading(row) for row in rows[rows.claim == name].itertuples()] == [said if name == "over_clustered" else ""]
 
 
 @pytest.mark.parametrize("name", ["over_clustered_paper", "over_clustered_centred", "over_clustered"])

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from conftest import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100, STL10, ImageFolder
 
 from lib import data as datasets
-from lib import textures
+from lib import probe, textures, train
 from lib.data import FolderImages, load
 
 SPLITS = ("train", "val", "test")
@@ -364,6 +365,17 @@ def test_a_folder_too_large_for_memory_streams_the_same_batches(folder, monkeypa
     assert len(pairs) == 4 and torch.equal(state, torch.get_rng_state())
     for (i, a), (j, b) in pairs:
         assert torch.equal(i, j) and torch.equal(a, b)
+
+
+def test_a_streamed_folder_trains_and_is_evaluated_like_one_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    folder = make_folder(tmp_path / "images", side=32)
+    data = [load_folder(folder, **more) for more in ({}, {"memory_gib": 0})]
+    config = tiny(batch_size=12, queue=24, epochs=1, evaluation="full")
+    (method, history, _), (streamed, same, _) = (train.pretrain(d, config, probe.monitor(d, config)) for d in data)
+    assert isinstance(data[1].train.images, FolderImages) and same == history
+    found, again = (probe.evaluate(m.encoder, d, config)[0] for m, d in zip((method, streamed), data))
+    assert again == found and found["images_train"] == len(data[0].train)
 
 
 def test_a_streamed_folder_has_a_checksum_of_its_listing(folder):

@@ -430,10 +430,15 @@ def test_the_first_epoch_of_a_committed_run_is_reproduced():
     path = runs.folder(config, "textures")
     row = load(path).history.set_index("epoch").loc[1]
     data = runs.load_data(config.data, config.limit)
-    assert load(path).provenance["data_checksum"] == data.checksum
-    _, history, _ = train.pretrain(data, config, stop_after=1)
-    assert history[0]["loss"] == pytest.approx(row.loss, rel=2e-2)
-    assert history[0]["lr"] == pytest.approx(row.lr)
+    whole = [run for run in map(load, runs.paths("textures")) if (run.config.data, run.config.limit) == (config.data, config.limit)]
+    assert {run.provenance["data_checksum"] for run in whole} == {data.checksum}                # all saw these pixels
+    _, history, _ = train.pretrain(data, config, probe.monitor(data, config), stop_after=1)
+    assert history[1]["loss"] == pytest.approx(row.loss, rel=2e-2) and history[1]["lr"] == pytest.approx(row.lr)
+    assert history[1]["accuracy"] == pytest.approx(row.accuracy, abs=0.02)
+    assert [history[1][name] for name in ("gradient_norm", "z_spread")] == pytest.approx([row.gradient_norm, row.z_spread], rel=0.1)
+    before = load(path).history.set_index("epoch").loc[0]                    # before training, a seed's weights tell themselves
+    for name in ("instdisc_train", "instdisc_test", "knn_val", "homogeneity", "completeness"):
+        assert history[0][name] == pytest.approx(before[name], abs=0.01), name
 
 
 def test_a_committed_encoder_gives_the_numbers_that_are_committed_with_it():

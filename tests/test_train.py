@@ -330,6 +330,27 @@ def test_collapsed_projections_stop_with_advice(monkeypatch, textures):
         pretrain(textures, tiny())
 
 
+def test_an_encoder_whose_projections_really_are_one_point_stops_after_its_first_epoch(monkeypatch, textures):
+    built = train.build
+
+    def constant(*args):
+        method = built(*args)
+        for last in (method.query[1][-1], method.key[1][-1]):
+            last.weight.data.zero_()
+            last.bias.data.fill_(1.0)
+        return method
+    monkeypatch.setattr(train, "build", constant)
+    with pytest.raises(train.Collapsed, match="collapsed to one point in epoch 1"):
+        pretrain(textures, tiny(lr=1e-9, optimizer="sgd"))
+
+
+def test_a_compiled_training_is_the_same_training(monkeypatch, textures):
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module: compiled(module, backend="eager"))     # what is traced, without a compiler
+    plain, traced = (losses(pretrain(textures, tiny(epochs=1, compile=flag))[1]) for flag in (False, True))
+    assert traced == pytest.approx(plain, rel=1e-4)
+
+
 def test_the_gradient_is_finite_for_every_field_that_a_notebook_varies(textures):
     for changes in ({"tau": 0.01}, {"projector": "deep"}, {"projector": "dropout"}, {"symmetric": True}, {"bn_splits": 4},
                     {"stem": "stride1"}, {"optimizer": "sgd"}, {"projector_bn": False}):
