@@ -492,7 +492,7 @@ def readme_results(t):
         trained = trained[(trained.epochs > 0) & (trained.method == "moco") & (trained.width == 1)]
         best, pixels = trained.groupby("arch").instdisc_dsd_top1_test.mean(), raw.instdisc_dsd_top1_test.mean()
         if len(best) and pixels > best.max():
-            floors.append(f"On `{p}`, raw pixels find the view of an image among {trained.instances_test.iloc[0]:,} more often "
+            floors.append(f"On `{p}`, raw pixels find the view of an image among {int(trained.instances_test.iloc[0]):,} more often "
                           f"({pixels:.1%}) than any trained encoder (at most {best.max():.1%}): at its floor, the pretext task says "
                           "little there about observation (i).")
     drawn = ("![Rows of intervals per encoder: kNN accuracy trained and untrained, pretext accuracy on train minus held-out, "

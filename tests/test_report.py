@@ -388,6 +388,9 @@ def test_the_readme_shows_the_figure_when_there_are_runs_to_draw(tmp_path):
     lacking = [c.name for c in claims.CLAIMS if f"{c.statement} ({c.source})" not in shown]
     assert f"{len(lacking)} of {len(claims.CLAIMS)} claims are *not tested*" in shown
     assert "](results/figure.svg)" in shown and "runs of `textures`" in shown and "a lower bound of the ceiling" in shown
+    for pixels, floor in ((0.99, True), (0.0, False)):                       # of the pretext task
+        t.loc[t.arch == "pixels", "instdisc_dsd_top1_test"] = pixels
+        assert ("often (99.0%) than any trained encoder" in report.readme_results(t)) == floor
     assert "](results/figure.svg)" not in report.BETWEEN.sub("", (runs.ROOT / "README.md").read_text())
 
 

@@ -441,6 +441,13 @@ def test_the_first_epoch_of_a_committed_run_is_reproduced():
         assert history[0][name] == pytest.approx(before[name], abs=0.01), name
 
 
+def test_the_committed_runs_that_a_umap_shows_have_its_coordinates():
+    """A clone has no embeddings to make them from."""
+    shown = [run for profile in studies.COMMITTED for run in map(load, runs.paths(profile)) if run.config in studies.encoders(profile)
+             and run.config.seed == 0 and run.config.arch in ("mobilenet_v3_small", "resnet18", "resnet50")]
+    assert shown and all(len(pd.read_csv(run.path / "umap.csv")) == runs.UMAP_IMAGES for run in shown)
+
+
 def test_a_committed_encoder_gives_the_numbers_that_are_committed_with_it():
     listed = subprocess.run(["git", "-C", runs.ROOT, "ls-files", "results/runs/*/encoder.safetensors"], capture_output=True, text=True)
     paths = [(runs.ROOT / line).parent for line in listed.stdout.splitlines()]
