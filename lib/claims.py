@@ -250,7 +250,9 @@ def reading(row):
         return shown.partition(", ")[2]
     if row.verdict == CONTRADICTED:
         return "mixes classes" if shown == "homogeneity" else "gathers its classes more"
-    return {SUPPORTED: "over-clusters"}.get(row.verdict, "cannot be told apart")
+    if row.verdict == SUPPORTED:
+        return "over-clusters"
+    return "no purity that both reach" if np.isnan(row.effect) else "cannot be told apart"
 
 
 def _row(claim, profile, arch, effect, low, high, n, verdict, runs, shown=""):

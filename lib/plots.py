@@ -24,7 +24,6 @@ SHAPES = ("o", "D", "^", "s", "v", "P", "X", "<", ">")
 CLASSES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#D55E00", "#B7A800", "#882255", "#9B9B9B",
            "#7A5CC9", "#7B4B23")
 PIXELS = {"color": "0.6", "linestyle": "-.", "linewidth": 1.4, "zorder": 0}
-PAPER = {"color": "0.45", "linestyle": (0, (5, 3)), "linewidth": 1.2}
 CHANCE = {"color": "0.45", "linestyle": ":", "linewidth": 1.4}
 CYCLIC = ("orientation", "phase", "hue")
 ARMS = ("trained", "untrained", "supervised", "pixels")
@@ -291,9 +290,9 @@ def _rows(ax, archs):
     ax.grid(axis="y", visible=False)
 
 
-def dots(table, column, xlabel, ax=None, title="", chance=None, paper=None, percent=True):
+def dots(table, column, xlabel, ax=None, title="", chance=None, percent=True):
     """One number per run, a row per encoder: filled dots are trained runs, hollow ones untrained; raw pixels, where the table has them,
-    are a line. paper: {encoder: value}."""
+    are a line."""
     trained, before, raw = (_runs(table, arm, column) for arm in ("trained", "untrained", "pixels"))
     archs = present(trained)
     if not archs:
@@ -303,8 +302,6 @@ def dots(table, column, xlabel, ax=None, title="", chance=None, paper=None, perc
         if arch in set(before.arch):
             _row(ax, before[before.arch == arch][column], y, arch, filled=False)
         _row(ax, trained[trained.arch == arch][column], y, arch)
-        if paper and arch in paper:
-            ax.plot([paper[arch]] * 2, [y - 0.42, y + 0.42], **PAPER)
     _rows(ax, archs)
     handles = [Line2D([], [], linestyle="", marker="o", color="0.3", label="trained"),
                Line2D([], [], linestyle="", marker="o", color="0.3", markerfacecolor="white", label="untrained")][:1 + bool(len(before))]
@@ -314,8 +311,6 @@ def dots(table, column, xlabel, ax=None, title="", chance=None, paper=None, perc
     if len(raw):
         ax.axvline(raw[column].mean(), **PIXELS)
         handles.append(Line2D([], [], **PIXELS, label="raw pixels"))
-    if paper and set(paper) & set(archs):
-        handles.append(Line2D([], [], **PAPER, label="paper"))
     if percent:
         _percent(ax.xaxis)
     ax.set(xlabel=xlabel, title=title)

@@ -270,8 +270,8 @@ def verdict_cell(row, parts=()):
     shown, bounds = effect(row)
     least = detectable(row)
     parts = [f'<span class="verdict {row.verdict.replace(" ", "-")}">{MARK[row.verdict]} {text(row.verdict)}</span>',
-             f'<span class="quiet">{text(claims.reading(row))}</span>' if claims.reading(row) else "",
-             f'<span class="number">{text(shown)}</span>', f'<span class="number">{text(bounds)}</span>' if bounds else "",
+             f'<span class="quiet">{text(claims.reading(row))}</span>' if shown and claims.reading(row) else "",
+             f'<span class="number">{text(shown or UNREACHED)}</span>', f'<span class="number">{text(bounds)}</span>' if bounds else "",
              f'<span class="quiet">n = {row.n}{f", could have seen {least}" if least else "" if bounds else ", no interval"}</span>']
     return "<br>".join(part for part in parts if part)
 
@@ -480,7 +480,7 @@ def readme_results(t):
     rows = overall(ledger(t, profiles))
     tested = set(rows[rows.verdict != claims.NOT_TESTED].claim)
     verdicts = pd.DataFrame([{"claim": f"{c.statement} ({c.source})"} | {
-        p: f"**{r.verdict}** {' '.join(effect(r)) if r.verdict != claims.NOT_TESTED else ''}".strip() for p in profiles
+        p: f"**{r.verdict}** {' '.join(effect(r)).strip() or UNREACHED if r.verdict != claims.NOT_TESTED else ''}".strip() for p in profiles
         for r in rows[(rows.claim == c.name) & (rows.profile == p)].itertuples()} for c in claims.CLAIMS if c.name in tested])
     lacking = f"{len(claims.CLAIMS) - len(tested)} of {len(claims.CLAIMS)} claims are *not tested* as a whole yet, for want of runs." \
         if len(tested) < len(claims.CLAIMS) else ""
