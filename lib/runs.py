@@ -8,7 +8,7 @@
         SHA256SUMS        of the files above; `sha256sum -c --ignore-missing SHA256SUMS` checks them without us
         encoder.safetensors, projector.safetensors, embeddings.npz    stay on the machine that trained the run
         umap.csv          coordinates, once drawn
-        transfer.json     accuracies on other data sets, once asked for
+        transfer-*.json   accuracies on another data set, once asked for
 
 A run in the making is a hidden checkpoint beside these folders (lib.checkpoint); whoever asks for it again goes on from there. A claim
 on a run is a lock of the operating system, which ends with its process. Where a network file system has no such locks (NFS has them),
@@ -22,6 +22,7 @@ import itertools
 import json
 import os
 import platform
+import re
 import resource
 import shutil
 import subprocess
@@ -342,39 +343,44 @@ def umap(run, seed=0):
     h, labels = stored["h"][:UMAP_IMAGES].astype(np.float32), stored["label"][:UMAP_IMAGES]
     xy = UMAP(metric="cosine", random_state=seed, n_jobs=1).fit_transform(h)
     table = pd.DataFrame({"x": xy[:, 0].round(3), "y": xy[:, 1].round(3), "label": labels, "index": np.arange(len(h))})
-    with _claim(run.path):
-        _replace(path, table.to_csv(index=False, float_format="%.3f", lineterminator="\n"))
-        write_sums(run.path, path.name)
+    _add(path, table.to_csv(index=False, float_format="%.3f", lineterminator="\n"))
     return pd.read_csv(path)
 
 
 def transfer(run, target="digits", train=True):
-    """probe.transfer of a Run to another data set, {"linear", "fine_tuned"}: computed once where its weights are, stored as transfer.json.
+    """probe.transfer of a Run to another data set, {"linear", "fine_tuned"}: computed once where its weights are, then stored.
 
     Raises FileNotFoundError where neither is; with train=False wherever it is not stored.
     """
-    path, c = run.path / "transfer.json", run.config
-    stored = json.loads(path.read_text()) if path.is_file() else {}
-    if target not in stored:
+    path, c = run.path / f"transfer-{re.sub(r'[^a-zA-Z0-9]+', '-', target)}.json", run.config
+    if not path.is_file():
         if not train or not (run.path / "encoder.safetensors").is_file():
             raise FileNotFoundError(f"{run.path} holds neither a transfer to {target} nor encoder.safetensors: a run's weights are only on "
                                     "the machine that trained it; move the folder aside and run again to train it anew")
         size = load_data(c.data, c.limit).size
         found = probe.transfer(run.encoder(size), load_data(target), c, size)
-        with _claim(run.path):                                             # another may have added another data set
-            stored = (json.loads(path.read_text()) if path.is_file() else {}) | {target: found}
-            _replace(path, json.dumps(stored, indent=1, sort_keys=True) + "\n")
-            write_sums(run.path, path.name)
-    return stored[target]
+        _add(path, json.dumps(found, indent=1, sort_keys=True) + "\n")
+    return json.loads(path.read_text())
 
 
-def write_sums(path, *names):
-    """SHA256SUMS of every file in the folder of a run; with `names`, of these files alone: the other lines stay as they are, for
-    they may name files that only the training machine has, and must not bless what was edited."""
+def _add(path, text):
+    """Add a file to a stored run, unless another process did: its checksum first, so a kill in between leaves a run that is whole."""
+    try:
+        with _claim(path.parent):
+            if not path.exists():
+                write_sums(path.parent, {path.name: hashlib.sha256(text.encode()).hexdigest()})
+                _replace(path, text)
+    except OSError as error:
+        raise OSError(error.errno, f"{path} cannot be stored ({error.strerror}); the run itself is whole") from None
+
+
+def write_sums(path, added=None):
+    """SHA256SUMS of every file in the folder of a run; with `added` (name -> checksum) of these alone: the other lines stay as they are,
+    for they may name files that only the training machine has, and must not bless what was edited."""
     sums = path / "SHA256SUMS"
-    lines = sums.read_text().splitlines() if names else []
+    lines = sums.read_text().splitlines() if added else []
     listed = {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
-    listed |= {name: _sha256(path / name) for name in names or (p.name for p in path.iterdir() if p != sums)}
+    listed |= added or {p.name: _sha256(p) for p in path.iterdir() if p != sums}
     _replace(sums, "".join(f"{listed[name]}  {name}\n" for name in sorted(listed)))
 
 

@@ -271,9 +271,9 @@ def test_a_stored_run_a_reference_or_a_damaged_checksum_calls_for_another_execut
         return report.fingerprint(source, {"profile": "quick"}) != before
     assert changed(run / "SHA256SUMS", "aa  history.csv\n")
     assert not changed(run / "SHA256SUMS", "aa  umap.csv\n")               # else whoever draws it first makes the others stale
-    assert not changed(run / "SHA256SUMS", "aa  transfer.json\n")
+    assert not changed(run / "SHA256SUMS", "aa  transfer-digits.json\n")
     source = report.NOTEBOOKS / "08_improved_baselines.ipynb"              # which draws it
-    assert changed(run / "SHA256SUMS", "bb  transfer.json\n")
+    assert changed(run / "SHA256SUMS", "bb  transfer-digits.json\n")
     for name in ("lib", "requirements.txt"):
         (tmp_path / name).symlink_to(runs.ROOT / name)
     monkeypatch.setattr(report, "ROOT", tmp_path)

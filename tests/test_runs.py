@@ -130,9 +130,27 @@ def test_a_transfer_is_computed_once_where_the_weights_are_and_stored_with_its_c
     assert runs.transfer(load(copied), "digits") == {"linear": 0.25, "fine_tuned": 0.5}
     with pytest.raises(FileNotFoundError, match="neither a transfer to cifar10 nor encoder.safetensors"):
         runs.transfer(run, "cifar10")
-    (copied / "transfer.json").write_text('{"digits": {"linear": 0.99}}')
-    with pytest.raises(BrokenRun, match="transfer.json was edited"):
+    (copied / "transfer-digits.json").write_text('{"linear": 0.99}')
+    with pytest.raises(BrokenRun, match="transfer-digits.json was edited"):
         load(copied)
+
+
+@pytest.mark.parametrize("calls", [0, 1])
+def test_a_file_that_is_added_to_a_run_is_whole_or_not_there(copied, calls, monkeypatch):
+    replace, done = runs.os.replace, []
+
+    def killed(*args):
+        if len(done) == calls:
+            raise OSError(30, "Read-only file system")
+        done.append(args)
+        replace(*args)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=r"umap.csv cannot be stored \(Read-only .* itself is whole"):
+        patch.setattr(runs.os, "replace", killed)
+        runs._add(copied / "umap.csv", "x,y\n")
+    assert load(copied) and not (copied / "umap.csv").exists() and not list(copied.glob(".*"))
+    runs._add(copied / "umap.csv", "x,y\n")
+    runs._add(copied / "umap.csv", "another's\n")                           # who comes later keeps what is there
+    assert load(copied) and (copied / "umap.csv").read_text() == "x,y\n"
 
 
 # --- a run that begins with another -----------------------------------------------------------------------------------
@@ -148,7 +166,7 @@ def say_knn(config, value):
     """Let the stored run of `config` say that its kNN (val) is `value`; it is trained if need be."""
     path = run_or_load(config, "toy", progress=False).path
     (path / "metrics.json").write_text(json.dumps(json.loads((path / "metrics.json").read_text()) | {"knn_val": value}))
-    runs.write_sums(path, "metrics.json")
+    runs.write_sums(path)
 
 
 def test_start_and_teacher_are_trained_first_and_their_weights_are_what_the_run_begins_with(store, monkeypatch):
