@@ -323,6 +323,13 @@ def tried(name, changes, data=None, archs=None, everywhere=False):
     return [*untrained(found), *dict.fromkeys(found)]
 
 
+def ruled(notebook, elsewhere=None):
+    """What the remedies that a notebook's verdicts are on change (lib.claims.REMEDIES), but for starts: arms that it has in any case.
+    elsewhere: only those that are judged on a variant of the data set, or only the others."""
+    return [r.changes for r in claims.REMEDIES if r.notebook == notebook and r.changes and "start" not in r.changes
+            and elsewhere in (None, bool(r.elsewhere))]
+
+
 def temperature(name, data=None, archs=None, taus=None):
     """Notebook 03: the temperature, all else equal, the learning rate too; and with the one that was chosen for it (TAU_LRS)."""
     everywhere = taus is not None
@@ -330,7 +337,8 @@ def temperature(name, data=None, archs=None, taus=None):
     standard = [base(name, arch, data) for arch in remedied(name, archs) if profile(name).sweeps]
     own = [replace(c, tau=tau, lr=lr, seed=seed) for c in standard if c.optimizer == "adamw" for tau, lr in TAU_LRS.get(c.arch, {}).items()
            if tau in taus and lr != c.lr for seed in seeds(name, c.arch)[:3]]
-    return [*tried(name, [{}, *({"tau": tau} for tau in taus)], data, archs, everywhere), *own]
+    wanted = [{}, *({"tau": tau} for tau in taus), *([] if everywhere else ruled("03_temperature"))]
+    return [*tried(name, wanted, data, archs, everywhere), *own]
 
 
 def by_rate(table):
@@ -351,10 +359,11 @@ def negatives(name, data=None, archs=None, queues=None):
     p = profile(name)
     longest = max(p.queues)
     if queues is None and not p.sweeps:
-        return tried(name, [{}, {"queue": longest}], data, archs)
+        return tried(name, [{}, {"queue": longest}, *ruled("04_negatives")], data, archs)
     everywhere, queues = queues is not None, p.queues if queues is None else swept("queues", queues)
     changes = [{}, *({"queue": queue} for queue in queues), *({"queue": queue, "tau": 0.1} for queue in queues),
-               {"queue": 0, "batch_keys": True}, {"method": "simclr"}, {"queue": longest, "batch_keys": not p.base.batch_keys}]
+               {"queue": 0, "batch_keys": True}, {"method": "simclr"}, {"queue": longest, "batch_keys": not p.base.batch_keys},
+               *([] if everywhere else ruled("04_negatives"))]
     return tried(name, changes, data, archs, everywhere)
 
 
@@ -362,12 +371,14 @@ def augmentation(name, data=None, archs=None, strengths=None):
     """Notebook 05: crops and blur alone, no augmentation, Hide-and-Seek; the colours' strength, each component of them alone and the
     paper's recipe. Colours are tried on a tint where the images themselves are grey."""
     if strengths is None and not profile(name).sweeps:
-        return tried(name, [{}, claims.STRONGER], data, archs)
+        return tried(name, [{}, *ruled("05_augmentation")], data, archs)
     everywhere, strengths = strengths is not None, STRENGTHS if strengths is None else swept("strengths", strengths)
     start = profile(name).base
     alone = {key: PLAIN | {key: getattr(start, key)} for key in PLAIN}
     shapes = [PLAIN, alone["crop_min"], alone["blur_p"], {"hide_p": 0.5}]
     hues = [claims.STRONGER, *map(colours, strengths), alone["jitter_p"], alone["grayscale_p"], {"jitter_p": 0.0, "grayscale_p": 0.0}]
+    if not everywhere:
+        shapes, hues = shapes + ruled("05_augmentation", elsewhere=False), hues + ruled("05_augmentation", elsewhere=True)
     tinted = next(r for r in claims.REMEDIES if r.name == "augmentation").elsewhere.get(data or start.data)
     if not tinted:
         return tried(name, [{}, *shapes, *hues], data, archs, everywhere)
@@ -412,11 +423,11 @@ def initialization(name, data=None, archs=None, starts=None):
 def projectors(name, data=None, archs=None, kinds=None):
     """Notebook 07: the projector's depth, width and dropout; with BatchNorm too."""
     if kinds is None and not profile(name).sweeps:
-        return tried(name, [{}, claims.WIDER], data, archs)
+        return tried(name, [{}, *ruled("07_projector")], data, archs)
     everywhere, kinds = kinds is not None, PROJECTORS if kinds is None else swept("kinds", kinds)
     return tried(name, [{}, *({"projector": kind} for kind in kinds),
-                        *({"projector": kind, "projector_bn": True} for kind in kinds if kind in ("simple", "wide", "deep"))],
-                 data, archs, everywhere)
+                        *({"projector": kind, "projector_bn": True} for kind in kinds if kind in ("simple", "wide", "deep")),
+                        *([] if everywhere else ruled("07_projector"))], data, archs, everywhere)
 
 
 def improved(name, data=None, archs=None):
