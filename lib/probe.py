@@ -75,7 +75,8 @@ def calibrate(encoder, data, viewer):
 def instance_metrics(d, sd1, sd2, labels, mean, suffix):
     """The paper's measures of one side: h of originals `d` and of two views (N, D) each -> {name: number}.
 
-    D-SD: an original against its own view and the other originals; SD-SD: view 1 against view 2 and the other views 1.
+    D-SD: an original against its own view and the other originals; SD-SD: view 1 against view 2 and the other views 1. Left out of the
+    centred ones, since no claim or figure rests on them: SD-SD, and the full-set uniformity of views.
     """
     out = {}
     for tag, norm in (("", metrics.unit), ("_centred", lambda h: metrics.centre(h, mean))):

@@ -277,7 +277,7 @@ def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=No
                                          "the same command, or the cell once more, goes on from there")
 
     shown = tqdm(total=total * config.batch_size, initial=step * config.batch_size, desc=label, unit="img", unit_scale=True, leave=False,
-                 disable=not (label and bar and total), mininterval=1 if sys.stderr.isatty() else 30)
+                 disable=not (label and bar and total), mininterval=1 if sys.stderr.isatty() else 10)
     with checkpoint.requests() if resume else nullcontext() as asked, shown:
         for epoch in range(step // max(1, steps), last):
             started = time.perf_counter() - state["epoch_seconds"]

@@ -370,6 +370,14 @@ def test_runs_side_by_side_print_a_line_per_epoch_instead_of_a_bar(textures, cap
     assert capsys.readouterr() == ("", "")
 
 
+def test_the_bar_tells_the_loss_the_rate_and_the_time_left(capsys, monkeypatch, textures, tmp_path):
+    bar = train.tqdm
+    monkeypatch.setattr(train, "tqdm", lambda **options: bar(**options | {"mininterval": 0}))     # a test has no seconds to wait
+    pretrain(textures, tiny(epochs=2), label="toy/run", resume=tmp_path / "c", every=0)
+    said = capsys.readouterr().err
+    assert re.search(r"toy/run: +\d+%\|.*\| \d+/192 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+k?img/s, loss=\d\.\d{3}\]", said), said[-400:]
+
+
 # --- starts and teachers ----------------------------------------------------------------------------------------------
 
 SOURCE = tiny(epochs=2)
