@@ -9,8 +9,9 @@
     evaluation    seconds and peak memory of what is computed once per run, likewise
 
 A row per measurement, in results/mine/bench/<item>.csv; ours are in results/bench. Alternatives are measured in turns and the median of
-the rounds is kept, so that their ratio survives a machine that is not idle. Rates are images a second of wall time on all cores,
-except for `switches`: there, on a CPU, of processor time on one thread. A source image counts once, though it gives two views.
+the rounds is kept, so that their ratio survives a machine that is not idle; scaling and evaluation are measured once. Rates are images a
+second of wall time on all cores, except for `switches`: there, on a CPU, of processor time on one thread. A source image counts once,
+though it gives two views.
 """
 import argparse
 import json
@@ -41,7 +42,7 @@ WORKERS = (0, 1, 2)                      # of a DataLoader; each rival gets the 
 GOALS = {"whole step / bare step": 0.95, "lightly": 3.0}
 WHY = {"lightly": "decodes nothing, but augments image by image in PIL; here a batch is a few tensor operations",
        "torchvision v2, our step": "the same step of ours behind a DataLoader that augments image by image on tensors",
-       "ours, bare step": "no data at all: what augmentation costs us",
+       "ours, bare step": "a constant batch, and no gradient norm: what data, views and watching cost us",
        "lightly, bare step": "its modules and loss on a constant batch: what is left when the pipeline costs nothing",
        "ours, compiled": "torch.compile of the step, its first minute not counted", "ours": ""}
 AUGMENTATIONS = {"crop and flip": {}, "jitter": {"jitter_p": 0.8}, "greyscale": {"grayscale_p": 0.2}, "blur": {"blur_p": 0.5},
@@ -115,9 +116,14 @@ def whole(config, data):
     return lambda: images / train.pretrain(data, config, device=device())[2][0]
 
 
-def compared(arch, **changes):
-    """The configuration and data by which pipelines are compared: fp32, one epoch."""
-    config = replace(studies.base("textures", arch), limit=IMAGES, queue=QUEUE, batch_keys=False, epochs=1, precision="fp32", **changes)
+def recipe(arch, **changes):
+    """The configuration by which pipelines are compared: fp32, one epoch."""
+    return replace(studies.base("textures", arch), limit=IMAGES, queue=QUEUE, batch_keys=False, epochs=1, precision="fp32", **changes)
+
+
+def compared(arch):
+    """(recipe, its data)."""
+    config = recipe(arch)
     return config, runs.load_data(config.data, config.limit, device())
 
 
@@ -270,7 +276,8 @@ class Count(TorchDispatchMode):
         out = function(*args, **kwargs)
         if not function.is_view:
             flops = flop_registry[function.overloadpacket](*args, **kwargs, out_val=out) if function.overloadpacket in flop_registry else 0
-            moved = sum(t.numel() * t.element_size() for t in tree_leaves((args, kwargs, out)) if isinstance(t, torch.Tensor))
+            changed = [value for value, argument in zip(args, function._schema.arguments) if argument.is_write] if out is None else []
+            moved = sum(t.numel() * t.element_size() for t in tree_leaves((args, kwargs, out, changed)) if isinstance(t, torch.Tensor))
             entry = self.operations[str(function.overloadpacket).removeprefix("aten.")]
             entry[0], entry[1], entry[2] = entry[0] + flops, entry[1] + moved, entry[2] + 1
             self.total.append((flops, moved))
@@ -287,6 +294,7 @@ def machine(rounds=5):
 
 
 def limits(archs, rounds):
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32         # a GPU's convolutions as its products
     flops_per_second, bytes_per_second = machine()
     rows = []
     for arch in archs:
@@ -322,11 +330,12 @@ def augmentation(archs, rounds):
 
 
 def apart(case):
-    """What `python -m lib.bench --case` prints, from a process of its own: so peak memory is that case's."""
+    """What `python -m lib.bench --case` prints, from a process of its own, so peak memory is that case's; or why it failed."""
     command = [sys.executable, "-m", "lib.bench", "--case", json.dumps(case)]
     answer = subprocess.run(command, capture_output=True, text=True, cwd=runs.ROOT)
     if answer.returncode:
-        raise RuntimeError(f"{case}: {answer.stderr.strip().splitlines()[-1]}")
+        last = answer.stderr.strip().splitlines()[-1:] or [f"ended with {answer.returncode}, perhaps for want of memory"]
+        return {"failed": last[0]}
     return json.loads(answer.stdout.splitlines()[-1])
 
 
@@ -340,20 +349,20 @@ def noise(images, size):
 
 def training_case(arch="mobilenet_v3_small", size=32, queue=128, images=None):
     """The bare step; with `images` the whole step over a data set of so many."""
-    config, data = replace(compared(arch)[0], queue=queue), noise(images or 512, size)
+    config, data = recipe(arch, queue=queue), noise(images or 512, size)
     measure = whole(config, data) if images else bare(config, data, 5)
     return {"images_per_second": round(in_turns({"": measure}, 1)[""])}
 
 
 def evaluation_case(what, n):
     generator = torch.Generator().manual_seed(0)
-    h, z = torch.randn(n, 576, generator=generator), torch.randn(n, 128, generator=generator)
+    h, z = torch.randn(n, 1024, generator=generator), torch.randn(n, 128, generator=generator)     # MobileNetV3-Small's sizes
     labels = torch.arange(n) % 10
     started = time.perf_counter()
     if what.startswith("instance"):
         metrics.instance_discrimination(z, z + 0.1)
     elif what.startswith("kNN"):
-        metrics.knn_predict(h, labels, torch.randn(10_000, 576, generator=generator), 200, "softmax")
+        metrics.knn_predict(h, labels, torch.randn(10_000, 1024, generator=generator), 200, "softmax")
     elif what.startswith("linear"):
         probe.linear_probe(h, labels, h[:2000], labels[:2000], h[:2000], labels[:2000], 10)
     elif what.startswith("k-means"):
@@ -385,8 +394,9 @@ def main(argv=None):
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.case is not None:
-        found = evaluation_case(**args.case) if "what" in args.case else training_case(**args.case)
-        print(json.dumps(found | {"peak_memory_mb": runs.provenance(device())["peak_memory_mb"]}))
+        evaluates = "what" in args.case                                    # on the CPU, as lib.probe does
+        found = evaluation_case(**args.case) if evaluates else training_case(**args.case)
+        print(json.dumps(found | {"peak_memory_mb": runs.provenance("cpu" if evaluates else device())["peak_memory_mb"]}))
         return
     try:
         for item in args.only:

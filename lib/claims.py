@@ -19,7 +19,7 @@ FINEST = 16         # clusters a class at which local purity is compared
 MATCHED = 2         # clusters a class at which the reference's homogeneity is the one that completeness is compared at
 CEILING = 0.98      # both sides above: the pretext task cannot tell memory from skill
 UNITS = {"points": 100, "points per doubling of width": 100, "squared distance": 1}   # unit of an effect -> its factor
-NOT_LEARNED = "not learned"
+NOT_LEARNED, NOT_SOLVED = "not learned", "the task is not learned well enough to overfit"
 COLUMNS = ["claim", "profile", "statement", "source", "test", "effect", "low", "high", "n", "verdict", "runs"]
 SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = "supported", "contradicted", "undecided", "not tested"
 
@@ -242,10 +242,13 @@ def _shown(measure):
 
 
 def reading(row):
-    """What the clusters of an encoder are, in words, from a row of the ledger on over_clustered; "" for other claims, or without runs."""
-    if row.claim.partition("/")[0] != "over_clustered" or row.verdict == NOT_TESTED:
+    """A verdict in words, from a row of the ledger: what the clusters of an encoder are (over_clustered), or that there was nothing to
+    overfit to (no_overfitting); "" for other claims, or without runs."""
+    name, shown = row.claim.partition("/")[0], row.test.rpartition("Shown: ")[2]
+    if name == "no_overfitting" and shown == NOT_SOLVED:
+        return NOT_SOLVED
+    if name != "over_clustered" or row.verdict == NOT_TESTED:
         return ""
-    shown = row.test.rpartition("Shown: ")[2]
     if NOT_LEARNED in shown:
         return shown.partition(", ")[2]
     if row.verdict == CONTRADICTED:
@@ -297,8 +300,9 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
         gain = interval(paired.instdisc_dsd_top1_test - paired.instdisc_dsd_top1_test_untrained)
         rows.append(_row("pretext_learned", profile, arch, *gain, len(paired), above(*gain[1:]), runs))
         *effect, verdict = equivalence(a.instdisc_dsd_top1_train, a.instdisc_dsd_top1_test, a.instances_test.iloc[0])
-        solved = gain[1] > MARGIN and a.instdisc_dsd_top1_test.mean() >= 2 * MARGIN
-        rows.append(_row("no_overfitting", profile, arch, *effect, len(a), verdict if solved else UNDECIDED, runs))
+        solved = gain[1] > MARGIN and a.instdisc_dsd_top1_test.mean() >= 2 * MARGIN    # else nothing was learned that could overfit
+        rows.append(_row("no_overfitting", profile, arch, *effect, len(a), verdict if solved else UNDECIDED, runs,
+                         "" if solved else NOT_SOLVED))
         fine, pure = f"homogeneity_k{FINEST * int(a.classes.iloc[0])}", matched_purity(large)
         both = pd.concat([a, large])
         for name, tag in (("over_clustered_paper", ""), ("over_clustered_centred", "_centred"), ("over_clustered", None)):
@@ -328,6 +332,32 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
         rows.append(row | ({"test": least["test"]} if least else {}))
     rows.append(_size(t, profile, large, every, grown))
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def caveats(table, profile, architectures=models.SMALL, reference=models.LARGE):
+    """What a reader of the verdicts on one profile's observations must know, as sentences told from the numbers of its runs."""
+    t = table[table.profile == profile] if len(table) else table
+    if not len(t) or baseline(t).empty or "knn_test" not in t:             # evaluated on val alone
+        return []
+    arms, raw = baseline(t), t[t.arch == "pixels"].instdisc_dsd_top1_test.mean()
+    best, knn = (arms.groupby("arch")[c].mean() for c in ("instdisc_dsd_top1_test", "knn_test"))
+    names, found = {arch: models.ENCODERS[arch].label for arch in knn.index}, []
+    if raw > best.max():
+        found.append(f"On {profile}, raw pixels find the view of an image among {int(arms.instances_test.iloc[0]):,} more often "
+                     f"({raw:.1%}) than any trained encoder (at most {best.max():.1%}): at its floor, the pretext task says little "
+                     "about observation (i).")
+    better = [arch for arch in architectures if arch in knn and reference in knn and knn[arch] > knn[reference]]
+    if better:
+        found.append(f"On {profile}, the large reference is not the best: {names[reference]} has a kNN accuracy of {knn[reference]:.1%}, "
+                     f"{', '.join(f'{names[arch]} {knn[arch]:.1%}' for arch in better)}. \"Small against large\" compares with a large "
+                     "encoder that learned less in these epochs.")
+    pure = matched_purity(arms[arms.arch == reference])
+    if not np.isnan(pure):
+        curves = {arch: completeness_at(arms[arms.arch == arch], pure) for arch in knn.index}
+        if lacking := {arch: values for arch, values in curves.items() if np.isnan(values).any()}:
+            found.append(f"On {profile}, completeness is compared at a homogeneity of {pure:.2f}, which not every run reaches: "
+                         + ", ".join(f"{names[arch]} {np.isfinite(v).sum()} of {len(v)}" for arch, v in lacking.items()) + ".")
+    return found
 
 
 def _key(t, columns):

@@ -40,6 +40,7 @@ def style():
         "figure.constrained_layout.use": True, "figure.dpi": 100, "savefig.dpi": 150, "svg.hashsalt": "lib", "axes.spines.top": False,
         "axes.spines.right": False, "axes.grid": True, "grid.color": "0.92", "axes.titlelocation": "left", "axes.titlesize": 9.5,
         "axes.labelsize": 9, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "legend.fontsize": 8.5, "legend.frameon": False})
+    pd.set_option("display.max_colwidth", None)                            # tables are for reading
     try:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
         set_matplotlib_formats("svg")
@@ -83,17 +84,21 @@ def arms(table):
 def matched(table, reference=models.LARGE):
     """The table with a column `completeness_matched`: completeness at the homogeneity that the reference's trained runs of the
     same profile have, on average, with two clusters a class (claims.completeness_at); nan where a profile lacks the reference and
-    for a run whose curve does not hold that homogeneity. reference=None: an encoder's own baseline on the same data."""
+    for a run whose curve does not hold that homogeneity. reference=None: an encoder's own baseline on the same data. And with a column
+    `homogeneity_fine`, at claims.FINEST clusters a class."""
     parts = []
     for _, part in table.groupby(["profile", *([] if reference else ["data", "arch"])], sort=False):
         pure = claims.matched_purity(part[(part.arm == "trained") & (part.arch == (reference or part.arch))])
-        parts.append(part.assign(completeness_matched=np.nan if np.isnan(pure) else claims.completeness_at(part, pure)))
+        fine = f"homogeneity_k{claims.FINEST * int(part.classes.iloc[0])}"
+        parts.append(part.assign(completeness_matched=np.nan if np.isnan(pure) else claims.completeness_at(part, pure),
+                                 homogeneity_fine=part[fine] if fine in part else np.nan))
     return pd.concat(parts)
 
 
 def shown(values, scale=100, digits=1):
     """Mean and 95 % interval over seeds as text: `81.2 [80.1, 82.3]`; the mean alone for one seed."""
     mean, low, high = (scale * x for x in claims.interval(values))
+    mean, low, high = (round(x, digits) + 0.0 for x in (mean, low, high))   # never -0.0
     return f"{mean:.{digits}f}" + ("" if np.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]")
 
 
@@ -176,8 +181,8 @@ def ablation(table, columns, gain="linear_test", costs=None):
 def verdicts(ledger, *names):
     """Rows of the ledger (claims.ledger) as a reader wants them, for the claims `names`.
 
-    Effects that are differences of fractions stand in points. "could have seen" is the smallest effect that these seeds could
-    have detected (claims.detectable: 95 % two-sided, power 80 %), computed from the interval; none where closeness is the claim.
+    Effects that are differences of fractions stand in points. "smallest detectable" is the smallest effect that these seeds could
+    have shown (claims.detectable: 95 % two-sided, power 80 %), computed from the interval; none where closeness is the claim.
     """
     rows = []
     for row in ledger.itertuples():
@@ -186,22 +191,29 @@ def verdicts(ledger, *names):
             continue
         unit = claims.BY_NAME[name].unit
         scale, digits = claims.UNITS[unit], 1 if claims.UNITS[unit] > 1 else 3
-        bars = "" if np.isnan(row.low) else f" [{scale * row.low:.{digits}f}, {scale * row.high:.{digits}f}]"
+        effect, low, high = (round(scale * x, digits) + 0.0 for x in (row.effect, row.low, row.high))
+        bars = "" if np.isnan(row.low) else f" [{low:+.{digits}f}, {high:+.{digits}f}]"
         least = claims.detectable((row.high - row.low) / 2, claims.freedom(row))
         rows.append({"profile": row.profile, "claim": name, "encoder": label(arch) if arch else "all together",
-                     "effect [95 %]": "" if np.isnan(row.effect) else f"{scale * row.effect:+.{digits}f}{bars}",
-                     "unit": unit, "seeds": row.n, "verdict": row.verdict, "reads as": claims.reading(row),
-                     "could have seen": "" if np.isnan(least) else f"{scale * least:.{digits}f}"})
+                     "effect [95 %]": "" if np.isnan(row.effect) else f"{effect:+.{digits}f}{bars}",
+                     "unit": "" if np.isnan(row.effect) else unit, "seeds": row.n, "verdict": row.verdict, "reads as": claims.reading(row),
+                     "smallest detectable": "" if np.isnan(least) else f"{scale * least:.{digits}f}"})
+    rows = sorted(rows, key=lambda row: names.index(row["claim"]))
     table = pd.DataFrame(rows).set_index(["profile", "claim", "encoder"])
     return table if table["reads as"].any() else table.drop(columns="reads as")
 
 
 def judged(tables, *names):
-    """(the verdicts that rest on runs, a sentence on each claim that has none) for the claims `names`; tables: {profile: table}."""
+    """(the verdicts that rest on runs, a sentence on each claim that has none and on what they rest on) for the claims `names`.
+
+    tables: {profile: table}.
+    """
     rows = verdicts(pd.concat([claims.ledger(t, p) for p, t in tables.items()], ignore_index=True), *names)
     lacking = rows[rows.verdict == claims.NOT_TESTED].groupby(["profile", "claim"], sort=False)
     sentences = [f"{p}, {claim}: not tested (too few runs or images): {', '.join(part.index.unique('encoder'))}"
                  for (p, claim), part in lacking]
+    if set(names) & set(claims.OBSERVATIONS):
+        sentences += [sentence for p, t in tables.items() for sentence in claims.caveats(t, p)]
     return rows[rows.verdict != claims.NOT_TESTED], sentences
 
 
@@ -303,6 +315,9 @@ def dots(table, column, xlabel, ax=None, title="", chance=None, percent=True):
             _row(ax, before[before.arch == arch][column], y, arch, filled=False)
         _row(ax, trained[trained.arch == arch][column], y, arch)
     _rows(ax, archs)
+    every = table[table.arm == "trained"].groupby("arch").size()
+    ax.set_yticks(range(len(archs)), [label(arch) + (f"\n{n} of {every[arch]} runs" if n < every[arch] else "")
+                                      for arch in archs for n in [(trained.arch == arch).sum()]])
     handles = [Line2D([], [], linestyle="", marker="o", color="0.3", label="trained"),
                Line2D([], [], linestyle="", marker="o", color="0.3", markerfacecolor="white", label="untrained")][:1 + bool(len(before))]
     if chance is not None:
@@ -531,7 +546,7 @@ def factors(table, ax=None, title=""):
     if not columns or not found:
         return _missing(ax, f"{title}: no factors, or fewer than 200 held-out images a class.")
     ax = _axes(ax, height=1.3 + 0.24 * len(found))
-    values = np.array([[part[c].mean() for c in columns] for _, _, part in found])
+    values = np.array([[part[c].mean() for c in columns] for _, _, part in found]).round(2) + 0.0     # never -0.00
     sns.heatmap(values, ax=ax, cmap="rocket_r", vmin=0, vmax=max(0.3, values.max()), annot=True, fmt=".2f", annot_kws={"size": 8},
                 linewidths=0.5, cbar_kws={"label": "adjusted mutual information", "pad": 0.03})
     for y, (_, _, part) in enumerate(found):
@@ -640,6 +655,8 @@ def widths(table, columns, title="", arch="resnet18", reference=models.LARGE):
         ax.minorticks_off()
         ax.set(xlabel="width (× channels)", ylabel=name)
         _percent(ax.yaxis, column)
+        if ax.get_ylim()[1] > 1 >= have[column].max() and column != "intra_class_d_test":
+            ax.set_ylim(top=1)                                             # an interval may pass the end of the scale
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.suptitle(title, fontsize=9.5, x=0.01, ha="left")
     return axes

@@ -217,6 +217,24 @@ def of_encoders(rows, claim, profile):
     return [(models.ENCODERS[row.claim.split("/")[1]].label, row) for row in found.itertuples()]
 
 
+def each(rows, row):
+    """Of the encoders behind the verdict `row` on a claim as a whole: how many have which, and which one is shown; "" without them."""
+    parts = of_encoders(rows, row.claim, row.profile) if row.verdict != claims.NOT_TESTED else []
+    if len(parts) < 2:
+        return ""
+    shown = [label for label, r in parts if r.effect == row.effect or np.isnan(r.effect) and np.isnan(row.effect)]
+    counts = " ".join(f"{n} {MARK[v]}" for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED)
+                      if (n := sum(r.verdict == v for _, r in parts)))
+    return f" ({counts}; shown: {shown[0]})" if len(shown) == 1 else f" ({counts})"
+
+
+def said(row):
+    """A verdict's number and interval, and what it reads as."""
+    if row.verdict == claims.NOT_TESTED:
+        return ""
+    return "; ".join(filter(None, (" ".join(effect(row)).strip(), claims.reading(row)))) if not np.isnan(row.effect) else UNREACHED
+
+
 def overall(rows):
     """The rows of a ledger that judge a claim as a whole."""
     return rows[~rows.claim.str.contains("/", regex=False)]
@@ -261,8 +279,9 @@ def html_table(head, body, caption, classes=""):
             f"<caption>{text(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>")
 
 
-def verdict_cell(row, parts=()):
-    """Verdict, effect, interval and n of one ledger row (None: nothing was run), as HTML; parts: of_encoders, if only some were tested."""
+def verdict_cell(row, parts=(), counts=""):
+    """Verdict, effect, interval and n of one ledger row (None: nothing was run), as HTML; parts: of_encoders, if only some were tested;
+    counts: `each`."""
     if row is None or row.verdict == claims.NOT_TESTED:
         each = [f'<br><span class="verdict {r.verdict.replace(" ", "-")}">{MARK[r.verdict]}</span> '
                 f'<span class="number">{text(label)}: {text(effect(r)[0] or UNREACHED)}</span>' for label, r in parts]
@@ -272,7 +291,8 @@ def verdict_cell(row, parts=()):
     parts = [f'<span class="verdict {row.verdict.replace(" ", "-")}">{MARK[row.verdict]} {text(row.verdict)}</span>',
              f'<span class="quiet">{text(claims.reading(row))}</span>' if shown and claims.reading(row) else "",
              f'<span class="number">{text(shown or UNREACHED)}</span>', f'<span class="number">{text(bounds)}</span>' if bounds else "",
-             f'<span class="quiet">n = {row.n}{f", could have seen {least}" if least else "" if bounds else ", no interval"}</span>']
+             f'<span class="quiet">n = {row.n}{f", smallest detectable {least}" if least else "" if bounds else ", no interval"}</span>',
+             f'<span class="quiet">{text(counts.strip(" ()"))}</span>' if counts else ""]
     return "<br>".join(part for part in parts if part)
 
 
@@ -289,29 +309,35 @@ def ledger_html(rows, profiles, mine, pages):
 
     tested = set(rows[rows.verdict != claims.NOT_TESTED].claim.str.split("/").str[0]) or set(claims.BY_NAME)
     head = ["Claim", *[f"<code>{text(p)}</code>{'<br>your run' if p == mine else ''}" for p in profiles]]
-    body = [[f'{link(c)}<br><span class="quiet">{text(c.source)}</span>', *[verdict_cell(at(c.name, p), of_encoders(rows, c.name, p))
-            for p in profiles]] for c in claims.CLAIMS if c.name in tested]
-    out = [html_table(head, body, "Effect and 95 % interval over n seeds. A claim about all encoders shows the least favourable one.")]
+    def cell(c, p):
+        row = at(c.name, p)
+        return verdict_cell(row, of_encoders(rows, c.name, p), each(rows, row) if row else "")
+    body = [[f'{link(c)}<br><span class="quiet">{text(c.source)}</span>', *[cell(c, p) for p in profiles]]
+            for c in claims.CLAIMS if c.name in tested]
+    out = [html_table(head, body, f"Effect and 95 % interval over n seeds (of two arms, the smaller n). A claim about all encoders: the "
+                      f"least favourable is shown, one that contradicts refutes, nothing is corrected for their number; "
+                      f"{', '.join(f'{MARK[v]} {v}' for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED))}.")]
     for c in [c for c in claims.CLAIMS if c.name in tested]:
         names = list(dict.fromkeys(rows[rows.claim.str.startswith(c.name + "/")].claim))
-        each = [[text(models.ENCODERS[n.split("/")[1]].label if n.split("/")[1] in models.ENCODERS else n),
+        parts = [[text(models.ENCODERS[n.split("/")[1]].label if n.split("/")[1] in models.ENCODERS else n),
                  *[verdict_cell(at(n, p)) for p in profiles]] for n in names]
-        each = html_table(["Encoder", *head[1:]], each, f"{c.statement}: each encoder") if each else ""
-        out.append(f"<details><summary><code>{text(c.name)}</code>: the test{' and each encoder' if each else ''}</summary>"
-                   f"<p>{text(c.rule)}.</p>{each}</details>")
+        parts = html_table(["Encoder", *head[1:]], parts, f"{c.statement}: each encoder") if parts else ""
+        out.append(f"<details><summary><code>{text(c.name)}</code>: the test{' and each encoder' if parts else ''}</summary>"
+                   f"<p>{text(c.rule)}.</p>{parts}</details>")
     if lacking := [c for c in claims.CLAIMS if c.name not in tested]:
-        each = "".join(f"<dt>{text(c.statement)} <code>{text(c.name)}</code></dt><dd>{text(c.rule)}.</dd>" for c in lacking)
+        terms = "".join(f"<dt>{text(c.statement)} <code>{text(c.name)}</code></dt><dd>{text(c.rule)}.</dd>" for c in lacking)
         out.append(f"<details><summary>{MARK[claims.NOT_TESTED]} Not tested, for want of runs: {len(lacking)} further claims</summary>"
-                   f"<p>Their rules stand already, before the runs.</p><dl>{each}</dl></details>")
+                   f"<p>Their rules stand already, before the runs.</p><dl>{terms}</dl></details>")
     return "\n".join(out)
 
 
 def headline_html(t, profile):
     rows = headline(t, profile)
     first = t[t.profile == profile].iloc[0]
-    caption = (f"{profile}: {first.data}, {first.images_train:,.0f} training and {first.images_test:,.0f} held-out images of "
-               f"{first.classes:.0f} classes. Percent; mean ± half the 95 % interval over seeds. Supervised by the same recipe is a lower "
-               "bound of the ceiling. Paper: ImageNet, 200 epochs.")
+    data = "" if first.data == profile else f": {first.data}"
+    caption = (f"{profile}{data}, {first.images_train:,.0f} training and {first.images_test:,.0f} held-out images of "
+               f"{first.classes:.0f} classes. Percent; mean ± half the 95 % interval over seeds. Supervised by the same recipe (linear "
+               "probe) is a lower bound of what these encoders can reach. Paper: ImageNet, 200 epochs.")
     body = [[f'<span class="number">{text(c) or "–"}</span>' for c in row] for row in rows.values]
     return html_table([text(c) for c in rows], body, caption)
 
@@ -371,7 +397,9 @@ def index_page(t, rows, profiles, mine, pages, note=""):
     if lacking:
         parts.append(f"Not tested, because no runs are stored: {', '.join(f'`{p}`' for p in lacking)}.\n")
     parts += [raw(f"<p>{text(note)}</p>")] if note else []
+    notes = [sentence for p in profiles for sentence in claims.caveats(t, p)]
     parts += ["## Verdicts\n", raw(ledger_html(rows, profiles, mine, pages)),
+              *([raw("<ul>" + "".join(f"<li>{text(sentence)}</li>" for sentence in notes) + "</ul>")] if notes else []),
               "## Results\n", *[raw(headline_html(t, p)) for p in profiles],
               "## Encoders\n", raw(encoders_html()), "## Runs and machines\n", raw(machines_html(t)),
               "```{toctree}\n:hidden:\n:caption: Notebooks\n\n" + "\n".join(pages) + "\n```\n"]
@@ -392,6 +420,7 @@ def readable(notebook, name):
                 first = False
         elif cell["cell_type"] == "code":
             cell["outputs"] = [o for o in cell["outputs"] if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})
+                               and (o["output_type"] != "stream" or o["text"].strip())
                                and not (o.get("name") == "stderr" and re.search(r"\r|it/s|TqdmWarning", o["text"]))]
             cell["metadata"]["mystnb"] = {"image": {"alt": prose[:300] or f"figure of {name}"}}
     return notebook
@@ -477,28 +506,21 @@ def readme_results(t):
     profiles = [p for p in studies.COMMITTED if len(t) and (t.profile == p).any()]
     if not profiles:
         return "No committed profile has runs yet: every claim is *not tested*."
-    rows = overall(ledger(t, profiles))
+    everything = ledger(t, profiles)
+    rows = overall(everything)
     tested = set(rows[rows.verdict != claims.NOT_TESTED].claim)
     verdicts = pd.DataFrame([{"claim": f"{c.statement} ({c.source})"} | {
-        p: f"**{r.verdict}** {' '.join(effect(r)).strip() or UNREACHED if r.verdict != claims.NOT_TESTED else ''}".strip() for p in profiles
+        p: f"**{r.verdict}** {said(r)}{each(everything, r)}".strip() for p in profiles
         for r in rows[(rows.claim == c.name) & (rows.profile == p)].itertuples()} for c in claims.CLAIMS if c.name in tested])
     lacking = f"{len(claims.CLAIMS) - len(tested)} of {len(claims.CLAIMS)} claims are *not tested* as a whole yet, for want of runs." \
         if len(tested) < len(claims.CLAIMS) else ""
+    caveats = [sentence for p in profiles for sentence in claims.caveats(t, p)]
     tables = [f"`{p}`, percent on held-out images, mean ± half the 95 % interval over seeds (paper: ImageNet, 200 epochs; supervised by "
               f"the same recipe: a lower bound of the ceiling):\n\n{markdown(headline(t, p))}" for p in profiles]
-    floors = []
-    for p in profiles:                                                     # told from the numbers, whatever they will be
-        trained, raw = observed(t[t.profile == p]), t[(t.profile == p) & (t.arch == "pixels")]
-        trained = trained[(trained.epochs > 0) & (trained.method == "moco") & (trained.width == 1)]
-        best, pixels = trained.groupby("arch").instdisc_dsd_top1_test.mean(), raw.instdisc_dsd_top1_test.mean()
-        if len(best) and pixels > best.max():
-            floors.append(f"On `{p}`, raw pixels find the view of an image among {int(trained.instances_test.iloc[0]):,} more often "
-                          f"({pixels:.1%}) than any trained encoder (at most {best.max():.1%}): at its floor, the pretext task says "
-                          "little there about observation (i).")
     drawn = ("![Rows of intervals per encoder: kNN accuracy trained and untrained, pretext accuracy on train minus held-out, "
              "completeness at equal purity](results/figure.svg)\n\n"
              f"The committed runs of `{profiles[0]}`: each dot is a seed, each bar a 95 % interval.")
-    return "\n\n".join(part for part in (drawn, markdown(verdicts) if tested else "", lacking, *tables, *floors) if part)
+    return "\n\n".join(part for part in (drawn, markdown(verdicts) if tested else "", lacking, *caveats, *tables) if part)
 
 
 BETWEEN = re.compile(r"(<!-- results: python -m lib.report --readme -->\n).*?(\n<!-- end of results -->)", re.DOTALL)
@@ -575,7 +597,7 @@ def report(args):
         parameters["train"] = False
         stored = [c for c in planned if runs.folder(c, profile).exists()]
         if len(stored) < len(planned):
-            note = (f"Of {len(planned)} runs of the profile {profile}, {len(planned) - len(stored)} are not stored: "
+            note = (f"Of {len(planned)} runs of the profile {profile}, {len(planned) - len(stored)} are planned but not trained yet: "
                     "figures and verdicts rest on the others.\n")
         notebooks = notebooks if any(c.epochs for c in stored) else []
     else:

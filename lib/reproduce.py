@@ -40,8 +40,9 @@ def differences(stored, again):
     """Why the two runs need not be identical: a list of sentences, empty where they must be."""
     pairs = [(name, stored.provenance.get(name), again.provenance.get(name)) for name in SAME]
     found = [f"{name} was {before}, here {now}" for name, before, now in pairs if before != now]
-    parts = stored.provenance.get("sessions", [])                          # a run that was stopped may have gone on elsewhere
-    found += [f"{name} changed where it went on" for name in ("device", "threads", "torch") if len({part[name] for part in parts}) > 1]
+    for run in (stored, again):                                            # a run that was stopped may have gone on elsewhere
+        parts = run.provenance.get("sessions", [])
+        found += [f"{name} changed where it went on" for name in ("device", "threads", "torch") if len({part[name] for part in parts}) > 1]
     if torch.cuda.is_available() and not all(run.provenance.get("deterministic") for run in (stored, again)):
         found.append("a GPU without DETERMINISTIC=1")
     return found
@@ -84,9 +85,11 @@ def main(argv=None):
         for run in wanted:
             studies.check(run.config)
         earlier = [path for run in wanted if (path := runs.folder(run.config, args.profile, STORE)).exists()]
-        for path in earlier:                                               # other code's reproduction says nothing of today's
+        here = runs.provenance("cuda" if torch.cuda.is_available() else "cpu")
+        for path in earlier:                                               # what other code or versions made says nothing of today's
             try:
-                current = runs.load(path).provenance.get("code") == train.CODE
+                made = runs.load(path).provenance
+                current = made.get("code") == train.CODE and all(made.get(name) == here[name] for name in SAME if name != "threads")
             except runs.BrokenRun:
                 current = False
             if not current:

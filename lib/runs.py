@@ -183,15 +183,15 @@ def run_or_load(config, profile, store=None, device=None, progress="bar", wait=T
     BrokenRun for a stored run that was damaged, OSError with the folder's name where nothing can be written.
     """
     path = folder(config, profile, store)
+    partial = path.with_name(f".{path.name}.partial")
     if path.exists():
+        _checkpoint(partial).unlink(missing_ok=True)                       # its owner may have died before it did so
         return load(path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     label = f"{profile}/{slug(config)}" if progress else None
     try:
         with _claim(path, wait, label):
-            partial = path.with_name(f".{path.name}.partial")
-            if path.exists():
-                _checkpoint(partial).unlink(missing_ok=True)               # its owner may have died before it did so
+            if path.exists():                                              # another has just trained it
                 return load(path)
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
@@ -352,7 +352,8 @@ def transfer(run, target="digits", train=True):
 
     Raises FileNotFoundError where neither is; with train=False wherever it is not stored.
     """
-    path, c = run.path / f"transfer-{re.sub(r'[^a-zA-Z0-9]+', '-', target)}.json", run.config
+    plain = re.fullmatch(r"\w+", target, re.ASCII)                          # a folder's name may hold anything
+    path, c = run.path / f"transfer-{target if plain else hashlib.sha256(target.encode()).hexdigest()[:10]}.json", run.config
     if not path.is_file():
         if not train or not (run.path / "encoder.safetensors").is_file():
             raise FileNotFoundError(f"{run.path} holds neither a transfer to {target} nor encoder.safetensors: a run's weights are only on "
@@ -406,12 +407,19 @@ def _forget_peak_memory(device):
         file.write("5")
 
 
+def peak_memory():
+    """Bytes that this process has held at most, since _forget_peak_memory. Linux hands the number of getrusage on to children."""
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    return int(found[1]) * 1024 if found else \
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def provenance(device):
     """Where and by what a run is made; outside the id and outside every comparison."""
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
                platform.processor()) if os.path.exists("/proc/cpuinfo") else platform.processor()
-    memory = torch.cuda.max_memory_allocated() if device == "cuda" else \
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    memory = torch.cuda.max_memory_allocated() if device == "cuda" else peak_memory()
     return {"commit": COMMIT, "dirty": None if CHANGES is None else bool(CHANGES), "code": train.CODE,
             "date": time.strftime("%Y-%m-%d", time.gmtime()), "python": platform.python_version(),
             "torch": torch.__version__, "torchvision": version("torchvision"), "numpy": np.__version__,

@@ -13,7 +13,7 @@ import time
 import uuid
 import warnings
 from concurrent.futures import BrokenExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
@@ -68,7 +68,7 @@ class Profile:
 TEXTURES = PretrainConfig(data="textures", queue=128, batch_keys=True, m=0.99, bn_splits=1, epochs=16, batch_size=128,
                           optimizer="adamw", lr=1e-3, weight_decay=0.01, standardize="image")
 # On one thread, two runs side by side, bf16 makes ResNets and DeiT faster and the depthwise networks slower, so each encoder takes
-# what suits it (results/bench/switches.csv has one of each kind; python -m lib.bench --archs measures others).
+# what suits it (results/bench/switches.csv has one of each kind; python -m lib.bench --only switches --archs measures others).
 IMAGES_PER_SECOND = {"mobilenet_v3_small": 1250, "deit_tiny": 205, "efficientnet_b0": 400, "mobilenet_v3_large": 600,
                      "resnet18": 600, "resnet50": 200}      # images a second of a whole step, one thread, 32 px, ImageNet stem
 SIZES = {"textures": (32, 10_000), "digits": (32, 1_300), "cifar10": (32, 45_000), "cifar10_jpeg": (32, 45_000),
@@ -598,7 +598,8 @@ def compared(name, configs, train=True, study=observations):
 
     loaded: `gather`'s {profile: [Run]}; table: a row per run, with its arm (`remedy` where it departs from the baseline) and `change`,
     what it departs in; tables: {profile: its part of table}; history: a row
-    per epoch of the trained arms; figures: {profile: title} of the profiles to draw, the notebook's own and textures.
+    per epoch of the trained arms; figures: {profile: title} of the profiles to draw: the notebook's own and
+    textures, for the observations every committed one.
     """
     from lib import plots  # not at the top: training does without matplotlib
     loaded = gather(name, configs, train, study)
@@ -611,8 +612,9 @@ def compared(name, configs, train=True, study=observations):
     tables = dict(tuple(table.groupby("profile", sort=False)))
     history = runs.histories(run for found in loaded.values() for run in found)
     history = history[history.run.isin(table[table.arm.isin(["trained", "remedy"])].run)].merge(table[["profile", "run", "change"]])
-    figures = {p: f"{p}: {plots.plain(t.data.iloc[0])}, {t.epochs[t.arm == 'trained'].max()} epochs" for p, t in tables.items()
-               if p in (name, "textures") and (t.arm == "trained").any()}
+    figures = {p: f"{p}{'' if t.data.iloc[0] == p else f': {plots.plain(t.data.iloc[0])}'}, "
+                  f"{t.epochs[t.arm == 'trained'].max()} epochs" for p, t in tables.items()
+               if (p in (name, "textures") or study is observations) and (t.arm == "trained").any()}
     return loaded, table, tables, history, figures
 
 
@@ -626,11 +628,12 @@ def check_parameters(namespace, *known):
     def assigned(cell):
         return {target.id: node.value for node in ast.parse(cell).body if isinstance(node, ast.Assign)
                 for target in node.targets if isinstance(target, ast.Name)}
-    cells = namespace.get("In", ())
+    cells, defaults = namespace.get("In", ()), {}
     for before, cell in zip(["", *cells], cells):
         if not cell.lstrip().startswith("# Parameters"):
             continue
-        defaults = {name: node.value for name, node in assigned(before).items() if isinstance(node, ast.Constant)}
+        with suppress(SyntaxError):                                        # a magic, in a cell that was run by hand before it
+            defaults = {name: node.value for name, node in assigned(before).items() if isinstance(node, ast.Constant)}
         for name in assigned(cell):
             if name not in known:
                 close = get_close_matches(name, known, n=1, cutoff=0.4)
@@ -688,7 +691,8 @@ def main(argv=None):
     names, failed, aside = {runs.folder(c, args.profile).name for c in wanted}, [], []
     for path in runs.paths(args.profile):                                  # with --retrain also those that another data set needs
         if path.name in names or (args.retrain and (args.match or "") in path.name):
-            with runs._claim(path) if args.retrain else nullcontext():     # two with --retrain must not set the new one aside
+            alone = args.retrain and not args.dry_run                      # two with --retrain must not set the new one aside
+            with runs._claim(path) if alone else nullcontext():
                 try:
                     runs.load(path) if path.exists() else None
                 except runs.BrokenRun as error:

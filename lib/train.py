@@ -247,7 +247,8 @@ def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=No
     belongs = {"data": data.checksum, "code": CODE}                        # what else a checkpoint is bound to, beside the configuration
     if resume and resume.exists():
         step, state, (losses, hits, norms) = _resumed(resume, config, belongs, method, optimizer, parameters)
-        other = [name for name in ("device", "threads", "torch") if session and session.get(name) != state["sessions"][-1].get(name)]
+        other = [name for name in ("device", "threads", "torch")
+                 if session and {session.get(name)} != {part.get(name) for part in state["sessions"]}]
         if label:
             print(f"    {label}: goes on in epoch {min(step // steps + 1, last)}/{config.epochs}, after step {step} of {total}"
                   + (f"; not to the same bytes, since {' and '.join(other)} changed" if other else ""), flush=True)

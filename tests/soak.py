@@ -127,16 +127,20 @@ def processes(place, count=4):
         for pid, name in reversed(log()):
             resume = runs._checkpoint(place / "store" / "soak" / name)
             process = next(p for p in crew if p.pid == int(pid))
-            if resume.exists() and process.poll() is None:
+            run = resume.with_name(name.removeprefix(".").removesuffix(".partial"))
+            if resume.exists() and not run.exists() and process.poll() is None:
                 os.kill(process.pid, signal.SIGSTOP)
-                if resume.exists() and [n for p, n in log() if p == pid][-1] == name:
+                if resume.exists() and not run.exists() and [n for p, n in log() if p == pid][-1] == name:
                     return process, resume
                 os.kill(process.pid, signal.SIGCONT)
-    while all(process.poll() is None for process in crew):
+    found = None
+    while not found and all(process.poll() is None for process in crew):
         found = halfway() if len({pid for pid, _ in log()}) == count else None
-        if found:
-            break
         time.sleep(0.005)
+    if not found:
+        for process in crew:
+            process.kill()
+        raise AssertionError("no process was met within a training: " + "".join(process.communicate()[0] for process in crew))
     victim, resume = found
     step = checkpoint.load(resume)[1]["step"]
     victim.kill()

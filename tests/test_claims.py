@@ -407,6 +407,27 @@ def test_nothing_is_said_of_the_clusters_of_an_encoder_that_has_not_learned(name
         assert [claims.reading(row) for row in rows[rows.claim == name].itertuples()] == [said if name == "over_clustered" else ""]
 
 
+def test_an_equality_where_nothing_was_learned_says_so():
+    rows = claims.ledger(world(**{A: {"instdisc_dsd_top1_test": 0.01, "instdisc_dsd_top1_train": 0.01}}), "made", architectures=[A])
+    row = next(rows[rows.claim == f"no_overfitting/{A}"].itertuples())
+    assert row.verdict == UNDECIDED and claims.reading(row) == "the task is not learned well enough to overfit"
+    row = next(claims.ledger(world(), "made", architectures=[A]).query("claim == 'no_overfitting'").itertuples())
+    assert row.verdict == SUPPORTED and claims.reading(row) == ""
+
+
+def test_caveats_are_told_from_the_numbers():
+    table = world().assign(arm="trained", knn_test=0.5)
+    assert all(claims.caveats(t, "made") == [] for t in (table, table[:0], table.drop(columns="knn_test")))
+    weak = table.assign(knn_test=table.knn_test.where(table.arch != "resnet50", 0.1))
+    assert "large reference is not the best: ResNet-50 has a kNN accuracy of 10.0%" in claims.caveats(weak, "made")[0]
+    raw = table[table.epochs == 0].head(1).assign(arch="pixels", instdisc_dsd_top1_test=1.0)
+    assert "raw pixels find the view" in claims.caveats(pd.concat([table, raw]), "made")[0]
+    pure = f"homogeneity_k{2 * int(table.classes.iloc[0])}"
+    if pure in table:
+        far = table.assign(**{c: table[c].where(table.arch != A, 0.01) for c in table if c.startswith("homogeneity")})
+        assert any("not every run reaches" in sentence for sentence in claims.caveats(far, "made"))
+
+
 @pytest.mark.parametrize("name", ["over_clustered_paper", "over_clustered_centred", "over_clustered"])
 def test_a_reference_that_has_not_learned_is_no_reference(name):
     assert verdict(name) == (SUPPORTED, SUPPORTED)

@@ -222,8 +222,8 @@ def test_verdicts_show_points_and_the_smallest_effect_that_paired_seeds_detect()
     row = dict(zip(claims.COLUMNS, ["pretext_learned/resnet18", "textures", "", "", "", gains.mean(), low, high, 3, "supported", ""]))
     out = plots.verdicts(pd.DataFrame([row, row | {"claim": "other"}]), "pretext_learned").reset_index()
     assert len(out) == 1 and out.loc[0, ["encoder", "unit", "verdict"]].tolist() == ["ResNet-18", "points", "supported"]
-    assert out.loc[0, "effect [95 %]"] == f"+13.0 [{100 * low:.1f}, {100 * high:.1f}]"
-    assert out.loc[0, "could have seen"] == f"{100 * claims.detectable((high - low) / 2, 2):.1f}"
+    assert out.loc[0, "effect [95 %]"] == f"+13.0 [{100 * low:+.1f}, {100 * high:+.1f}]"
+    assert out.loc[0, "smallest detectable"] == f"{100 * claims.detectable((high - low) / 2, 2):.1f}"
 
 
 def test_departures_list_each_field_that_is_not_the_papers_and_who_differs():
@@ -247,7 +247,7 @@ def test_what_no_run_judges_is_a_sentence_and_not_a_row(monkeypatch):
     row = dict(zip(claims.COLUMNS, ["pretext_learned/resnet18", "p", "", "", "", 0.1, 0.05, 0.15, 3, claims.SUPPORTED, ""]))
     lacking = row | {"claim": "pretext_learned/deit_tiny", "verdict": claims.NOT_TESTED}
     monkeypatch.setattr(claims, "ledger", lambda t, p: pd.DataFrame([row, lacking]))
-    rows, sentences = plots.judged({"p": None}, "pretext_learned")
+    rows, sentences = plots.judged({"p": pd.DataFrame()}, "pretext_learned")
     assert rows.index.tolist() == [("p", "pretext_learned", "ResNet-18")]
     assert sentences == ["p, pretext_learned: not tested (too few runs or images): DeiT-Ti"]
 
