@@ -107,6 +107,8 @@ def summary(table, columns, scale=100, digits=1):
 
     A trained encoder whose kNN (val) is not above its untrained self's is marked "not learned".
     """
+    def some(values):
+        return shown(values.dropna(), scale, digits) + (f", {values.count()} of {len(values)} runs" if values.isna().any() else "")
     rows = []
     for profile, arm in itertools.product(table.profile.unique(), ARMS):
         part = table[(table.profile == profile) & (table.arm == arm)]
@@ -116,7 +118,7 @@ def summary(table, columns, scale=100, digits=1):
             failed = arm == "trained" and len(before) and not claims.learned(t, before)
             name = "trained, not learned" if failed else ARM_LABELS.get(arm, arm)
             rows.append({"profile": profile, "encoder": label(arch), "arm": name, "seeds": len(t)}
-                        | {heading: shown(t[c], scale, digits) if c in t and t[c].notna().any() else "" for heading, c in columns.items()})
+                        | {heading: some(t[c]) if c in t and t[c].notna().any() else "" for heading, c in columns.items()})
     return pd.DataFrame(rows, columns=["profile", "encoder", "arm", "seeds", *columns]).set_index(["profile", "encoder", "arm"])
 
 

@@ -216,6 +216,13 @@ def test_summary_marks_what_has_not_learned_and_shows_percent_with_its_interval(
     assert plots.shown([0.5]) == "50.0"
 
 
+def test_summary_says_how_many_runs_have_a_number(table):
+    gone = table.assign(knn_test=table.knn_test.mask((table.arch == "resnet18") & (table.seed == 0) & (table.arm == "trained")))
+    found = plots.summary(gone, {"kNN": "knn_test"}).kNN
+    label = ("textures", "ResNet-18", "trained")
+    assert found[label].endswith(", 2 of 3 runs") and not found[("textures", "ResNet-18", "untrained")].endswith("runs")
+
+
 def test_verdicts_show_points_and_the_smallest_effect_that_paired_seeds_detect():
     gains = np.array([0.10, 0.12, 0.17])
     _, low, high = claims.interval(gains)
