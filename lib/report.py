@@ -146,7 +146,7 @@ def unit_of(row):
     return claims.UNITS[unit], 1 if claims.UNITS[unit] > 1 else 3, unit.replace("squared distance", "distance²")
 
 
-UNREACHED = "no number: the purity to compare at is outside the curves"
+UNREACHED = "no number: the purity to compare at is out of reach"
 
 
 def effect(row):
@@ -279,18 +279,23 @@ def html_table(head, body, caption, classes=""):
             f"<caption>{text(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>")
 
 
+def number(shown):
+    """An effect on one line; without one, why."""
+    return f'<span class="number">{text(shown)}</span>' if shown else f'<span class="quiet">{UNREACHED}</span>'
+
+
 def verdict_cell(row, parts=(), counts=""):
     """Verdict, effect, interval and n of one ledger row (None: nothing was run), as HTML; parts: of_encoders, if only some were tested;
     counts: `each`."""
     if row is None or row.verdict == claims.NOT_TESTED:
         each = [f'<br><span class="verdict {r.verdict.replace(" ", "-")}">{MARK[r.verdict]}</span> '
-                f'<span class="number">{text(label)}: {text(effect(r)[0] or UNREACHED)}</span>' for label, r in parts]
+                f'{text(label)}: {number(effect(r)[0])}' for label, r in parts]
         return f'<span class="verdict not-tested">{MARK[claims.NOT_TESTED]} not tested</span>{" as a whole" if each else ""}{"".join(each)}'
     shown, bounds = effect(row)
     least = detectable(row)
     parts = [f'<span class="verdict {row.verdict.replace(" ", "-")}">{MARK[row.verdict]} {text(row.verdict)}</span>',
              f'<span class="quiet">{text(claims.reading(row))}</span>' if shown and claims.reading(row) else "",
-             f'<span class="number">{text(shown or UNREACHED)}</span>', f'<span class="number">{text(bounds)}</span>' if bounds else "",
+             number(shown), number(bounds) if bounds else "",
              f'<span class="quiet">n = {row.n}{f", smallest detectable {least}" if least else "" if bounds else ", no interval"}</span>',
              f'<span class="quiet">{text(counts.strip(" ()"))}</span>' if counts else ""]
     return "<br>".join(part for part in parts if part)
