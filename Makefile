@@ -18,7 +18,7 @@ report: .venv/installed  ## train what PROFILE (quick) lacks, execute the notebo
 	$(RUN) lib.report --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS)) $(foreach p,$(PARAMS),-p "$(p)")
 
 render: PROFILE := textures
-render: .venv/installed  ## draw the report from the committed results alone; trains nothing
+render: .venv/installed  ## draw the report from the committed results alone, in place of yours; trains nothing, three minutes
 	$(RUN) lib.report --profile $(PROFILE) --no-train
 
 test: .venv/installed  ## the whole test suite

@@ -90,6 +90,7 @@ _EFFICIENTNET = ("BatchNorm eps 1e-5, not 1e-3, and momentum 0.1, not 0.01; symm
 _DEIT = ("3 heads of 64, not 6; q, k, v with biases; patch projection trained, not frozen at its random start; no "
          "dropout, not 0.1; positions start at N(0, 0.02^2), class token at 0, not N(0, 1); LayerNorm eps 1e-6")
 
+PIXELS = 32  # side to which larger images are averaged before their pixels are compared: 224 px would have 150,528 dimensions
 ENCODERS = {
     "mobilenet_v3_small": Entry("MobileNetV3-Small", partial(_convolutional, tv.mobilenet_v3_small), "classifier",
                                 paper_parameters=2_542_856, differences=_MOBILENET),
@@ -100,7 +101,7 @@ ENCODERS = {
                                 paper_parameters=5_483_032, differences=_MOBILENET),
     "resnet18": Entry("ResNet-18", partial(_ResNet, BasicBlock, [2, 2, 2, 2]), "fc", True, 11_689_512, "none known"),
     "resnet50": Entry("ResNet-50", partial(_ResNet, Bottleneck, [3, 4, 6, 3]), "fc", True, 25_557_032, "none known"),
-    "pixels": Entry("raw pixels", lambda size, stem, width: nn.Flatten()),
+    "pixels": Entry("raw pixels", lambda size, stem, width: nn.Sequential(nn.AdaptiveAvgPool2d(min(size, PIXELS)), nn.Flatten())),
 }
 SMALL = ("mobilenet_v3_small", "deit_tiny", "efficientnet_b0", "mobilenet_v3_large", "resnet18")  # the paper's five
 LARGE = "resnet50"
@@ -111,7 +112,7 @@ def encoder(name: str, size: int = 32, stem: str = "imagenet", width: float = 1.
 
     h is the penultimate output. MobileNetV3: after Linear, h-swish and Dropout(0.2) (D 1024 small, 1280 large).
     EfficientNet-B0: pooled, after Dropout(0.2) (1280). ResNets: pooled, so never negative (512 and 2048 at width 1).
-    DeiT-Ti: the class token after the last LayerNorm (192). `pixels`: the image itself (3 S^2), the baseline.
+    DeiT-Ti: the class token after the last LayerNorm (192). `pixels`: the image itself, at most 32 x 32 (3 S^2), the baseline.
     width multiplies the channels of a ResNet; the others take 1.0 only. stem: see the table above.
     BatchNorm's momentum is 0.1 in all (torchvision's MobileNetV3 has 0.01, whose running statistics stay near their
     start in a short run, so that every image gets the same h in eval mode). Its eps is torchvision's.
@@ -128,7 +129,7 @@ def encoder(name: str, size: int = 32, stem: str = "imagenet", width: float = 1.
         raise ValueError(f"size must be at least 8 pixels, not {size}.")
     net = entry.build(size, stem, width)
     if entry.classifier is None:
-        net.dim = 3 * size**2
+        net.dim = 3 * min(size, PIXELS) ** 2
         return net
     layers = getattr(net, entry.classifier)
     layers = layers if isinstance(layers, nn.Sequential) else nn.Sequential(layers)

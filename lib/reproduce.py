@@ -96,8 +96,8 @@ def main(argv=None):
                 runs.set_aside(path)
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"error: {error}")
-    print(f"{counted(len(wanted))} of {args.profile}, about {studies.hours([run.config for run in wanted]):.1f} hours on two idle cores "
-          f"with --jobs 2, into {STORE}", flush=True)
+    needs = studies.duration(studies.hours([run.config for run in wanted]))
+    print(f"{counted(len(wanted))} of {args.profile}, about {needs} on two idle cores with --jobs 2, into {STORE}", flush=True)
     failed = []
     try:
         for config, error in studies.outcomes([run.config for run in wanted], args.profile, args.jobs, STORE):

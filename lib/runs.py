@@ -138,8 +138,8 @@ def load_data(name, limit=None, device="cpu"):
 def load(path):
     """The run stored at `path`. Raises BrokenRun, naming the file, where a checksum does not hold."""
     path = Path(path)
-    anew = (f"`python -m lib.studies --profile {path.parent.name} --match {path.name.split('-')[-1]} --retrain` sets the folder aside, and "
-            "whatever asks for this run trains it anew")
+    anew = (f"`{sys.executable} -m lib.studies --profile {path.parent.name} --match {path.name.split('-')[-1]} --retrain` sets the folder "
+            "aside, and whatever asks for this run trains it anew")
     if path.parents[1].name.startswith("."):                               # a store beside the store
         anew = "move the folder away, and whatever needs it trains it anew"
     for name in ("SHA256SUMS", *REQUIRED):

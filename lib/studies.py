@@ -23,6 +23,7 @@ import torch
 from joblib import Parallel, delayed
 
 from lib import check_name, checkpoint, claims, models, runs
+from lib import data as datasets
 from lib.train import PretrainConfig
 
 # Chosen by `search` on val with a seed that the study does not use; tests/test_studies.py compares this table with the stored runs.
@@ -660,12 +661,16 @@ def hours(configs):
     for c in [*starts, *configs]:
         if c.arch == "pixels":
             continue
-        images = c.epochs * (c.limit or SIZES.get(c.data.split(":")[0], (224, 1_281_167))[1])
+        images = c.epochs * (c.limit or SIZES.get(c.data.split(":")[0], (224, datasets.count(c.data)))[1])
         evaluation = 0.25 * (37_000 if c.evaluation == "full" else 6_000)  # images embedded, in forward passes
         share = 2 if c.symmetric else {"simclr": 1.5, "seed": 0.75, "supervised": 0.75}.get(c.method, 1)
         total += (images * share + evaluation) / speed(c) + (0.25 * images / speed(c.teacher) if c.teacher else 0)
         total += 30 if c.evaluation == "full" else 5
     return total / 2 / 3600
+
+
+def duration(hours):
+    return f"{hours:.1f} hours" if hours >= 1 else f"{math.ceil(60 * hours) or 1} min"
 
 
 def main(argv=None):
@@ -700,11 +705,16 @@ def main(argv=None):
                     failed += [] if args.retrain else [f"damaged: {error}"]
                     if args.retrain:
                         print(f"{str(error).split(';')[0]}" + ("" if args.dry_run else f"; it is now {runs.set_aside(path)}"))
+    try:                                                                   # a folder that is not there, before its runs are listed
+        for name in {c.data for c in wanted if c.data.startswith("folder:")}:
+            datasets.load_nothing(name)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
     if not wanted and not aside:
         sys.exit(f"error: --match {args.match!r} is in the name of no run of profile {args.profile}; --dry-run lists them")
     missing = [c for c in wanted if (path := runs.folder(c, args.profile)) in aside or not path.exists()]
     print(f"{args.profile}: {len(wanted)} runs, {len(missing)} missing" + (f", {len(failed)} damaged" if failed else "")
-          + (f", about {hours(missing):.1f} hours on two idle cores with --jobs 2" if missing else ""), flush=True)
+          + (f", about {duration(hours(missing))} on two idle cores with --jobs 2" if missing else ""), flush=True)
     for config in missing if args.dry_run else []:
         print(" ", runs.folder(config, args.profile).name)
     if {path.name for path in aside} - names:

@@ -59,7 +59,7 @@ def test_every_encoder_maps_images_of_any_side_to_its_penultimate_dimension(name
     net = encoder(name, size, stem).eval()
     with torch.no_grad():
         h = net(images(2, size))
-    assert h.shape == (2, net.dim) and net.dim == DIMS.get(name, 3 * size**2)
+    assert h.shape == (2, net.dim) and net.dim == DIMS.get(name, 3 * min(size, 32)**2)
     assert h.isfinite().all()
 
 
@@ -359,3 +359,12 @@ def test_hidden_widths_and_parameters_are_those_of_the_projector(kind, widths):
         built = projector(kind, 6, 4, bn)
         assert [layer.out_features for layer in built if isinstance(layer, nn.Linear)] == [*widths, 4]
         assert projector_parameters(kind, 6, 4, bn) == sum(p.numel() for p in built.parameters())
+
+
+def test_pixels_are_the_image_itself_and_a_large_one_averaged_to_32():
+    small, large = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 64, 64)
+    assert torch.equal(encoder("pixels", 32)(small), small.flatten(1)) and torch.equal(encoder("pixels", 8)(small[..., :8, :8]),
+                                                                                         small[..., :8, :8].flatten(1))
+    means = large.view(2, 3, 32, 2, 32, 2).mean((3, 5)).flatten(1)
+    assert torch.allclose(encoder("pixels", 64)(large), means, atol=1e-6)
+    assert encoder("pixels", 224).dim == 3072                               # else a projector of 150,528 x 150,528 weights

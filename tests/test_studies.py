@@ -706,3 +706,16 @@ def test_the_estimate_counts_a_second_gradient_a_second_query_a_teachers_passes_
     begun = studies.begun(base, "self", "textures")
     assert studies.hours([begun]) == pytest.approx(studies.hours([replace(begun, start=None), begun.start]))
     assert studies.hours([begun, begun.start]) == pytest.approx(studies.hours([begun])) and begun.all_epochs == base.epochs
+
+
+def test_a_folder_that_is_not_there_is_named_before_its_runs_are_listed_and_one_that_is_is_counted(tmp_path):
+    with pytest.raises(SystemExit, match=f"error: folder {tmp_path}/nope has no train folder"):
+        main(["--profile", "quick", "--data", f"folder:{tmp_path}/nope", "--dry-run"])
+    for part, n in (("train", 300), ("test", 20)):
+        for name in ("ant", "bee"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(n):
+                (tmp_path / part / name / f"{i}.png").touch()
+    few = studies.base("textures", "resnet18", f"folder:{tmp_path}", limit=None)
+    assert studies.hours([few]) < studies.hours([studies.replace(few, limit=10_000)]) / 5
+    assert studies.duration(0.001) == "1 min" and studies.duration(0.6) == "36 min" and studies.duration(1.25) == "1.2 hours"
