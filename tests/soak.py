@@ -74,14 +74,15 @@ def left(store):
     return [path.name for path in (store / "soak").iterdir() if path.name.startswith(".")]
 
 
-def kills(place, wanted=20, midway=10, writing=3, seed=0):
+def kills(place, wanted=20, midway=10, writing=3, evaluating=1, seed=0):
     """Kill trainings of KILLED at random until enough were hit. Returns (table, a row per kill; the runs that were finished between)."""
     draw, rows, finished = random.Random(seed), [], []
     resume = runs._checkpoint(runs.folder(KILLED, "soak", place / "store").with_name(f".{runs.folder(KILLED, 'soak').name}.partial"))
     aside = resume.with_name(f"{resume.name}.aside")
-    while len(rows) < wanted or sum(row[MIDWAY] for row in rows) < midway or sum(row[WRITING] for row in rows) < writing:
+    while len(rows) < wanted or sum(row[MIDWAY] for row in rows) < midway or sum(row[WRITING] for row in rows) < writing \
+            or sum(row[EVALUATING] for row in rows) < evaluating:
         if len(rows) > 5 * wanted:
-            raise AssertionError(f"after {len(rows)} kills too few were within an epoch or within the writing of a checkpoint")
+            raise AssertionError(f"after {len(rows)} kills too few were within an epoch, an evaluation or the writing of a checkpoint")
         aside.unlink(missing_ok=True)                                      # of the last kill: this one's own shall be seen
         before = resume.stat().st_mtime_ns if resume.exists() else 0
         process = begin("one", place / "store")

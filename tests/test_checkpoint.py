@@ -393,7 +393,7 @@ def test_a_killed_training_ends_in_the_bytes_of_one_that_was_left_alone(tmp_path
     undisturbed = soak.begin("one", tmp_path / "alone" / "store", 1e9)
     assert undisturbed.wait() == 0, undisturbed.communicate()[0]
     (tmp_path / "kills").mkdir()
-    table, finished = soak.kills(tmp_path / "kills", wanted=2, midway=1, writing=0)
+    table, finished = soak.kills(tmp_path / "kills", wanted=2, midway=1, writing=0, evaluating=0)
     assert len(table) >= 2 and table[soak.MIDWAY].any()
     alone = soak.contents(runs.folder(soak.KILLED, "soak", tmp_path / "alone" / "store"))
     assert {"encoder.safetensors", "projector.safetensors", "history.csv", "metrics.json", "embeddings.npz"} <= set(alone)
