@@ -137,9 +137,9 @@ def test_the_best_rate_of_each_temperature_is_the_best_on_val():
 
 def test_the_rate_of_each_temperature_is_what_its_search_found_best():
     wanted = studies.tau_search("textures")
-    if not all(runs.folder(c, "textures").exists() for c in wanted):
+    if not all(runs.folder(c, "textures").exists() for c in studies.searches("textures")):     # set together, before any remedy's run
         assert studies.TAU_LRS == {}
-        pytest.skip("the committed search for a learning rate per temperature is not complete yet")
+        pytest.skip("the committed searches are not complete yet")
     assert studies.TAU_LRS == studies.best_rates(runs.tidy(runs.load(runs.folder(c, "textures")) for c in wanted))
 
 
