@@ -357,7 +357,7 @@ def training_case(arch="mobilenet_v3_small", size=32, queue=128, images=None):
 def evaluation_case(what, n):
     generator = torch.Generator().manual_seed(0)
     h, z = torch.randn(n, 1024, generator=generator), torch.randn(n, 128, generator=generator)     # MobileNetV3-Small's sizes
-    labels = torch.arange(n) % 10
+    labels, before = torch.arange(n) % 10, runs.peak_memory()
     started = time.perf_counter()
     if what.startswith("instance"):
         metrics.instance_discrimination(z, z + 0.1)
@@ -370,7 +370,7 @@ def evaluation_case(what, n):
     else:
         from umap import UMAP
         UMAP(metric="cosine", random_state=0, n_jobs=1).fit_transform(np.asarray(h))
-    return {"seconds": round(time.perf_counter() - started, 1)}
+    return {"seconds": round(time.perf_counter() - started, 1), "grew_by_mb": round((runs.peak_memory() - before) / 2 ** 20)}
 
 
 def scaling(archs, rounds):

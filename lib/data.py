@@ -49,6 +49,7 @@ CIFAR10_JPEG = (50_000, 10_000)         # train + val, test: fewer means that un
 FOLDER_SIZE = 224                       # side of a folder's images unless they are small squares or a size is asked for
 SMALL = 96                              # a folder of squares up to this side is kept as it is
 SPLIT_SEED = 0
+FOLDER = re.compile(r"folder:(.+?)(?:\?size=([1-9]\d*))?", re.DOTALL)
 
 
 class FolderImages:
@@ -180,19 +181,17 @@ def load(name: str, root: str | Path = ".data", device="cpu", limit: int | None 
     return Data(name, splits[0].images.shape[-1], classes, name != "digits", checksum, *splits)
 
 
-def load_nothing(name: str, root: str | Path = ".data") -> None:
+def check(name: str, root: str | Path = ".data") -> None:
     """Raise what `load` raises where a name or a folder is wrong, without an image being read."""
     _source(name, Path(root).expanduser(), None)
 
 
 @lru_cache
-def count(name: str) -> int:
-    """Training images of a folder, val included; of a folder that cannot be read, and of any other name, as many as ImageNet has."""
-    match = re.fullmatch(r"folder:(.+?)(?:\?size=\d+)?", name, re.DOTALL)
-    try:
-        return len(_files(Path(match[1]).expanduser() / "train")[1])
-    except (OSError, TypeError):
-        return 1_281_167
+def folder_count(name: str) -> int | None:
+    """Training images of `folder:PATH`, val included; None for another name or a folder that is not there."""
+    match = FOLDER.fullmatch(name)
+    train = match and Path(match[1]).expanduser() / "train"
+    return len(_files(train)[1]) if train and train.is_dir() else None
 
 
 # ---- splits ----
@@ -244,7 +243,7 @@ Source = tuple[list | None, Callable[[], tuple[tuple[str, ...], Split, Split, in
 def _source(name: str, root: Path, limit: int | None) -> Source:
     if match := re.fullmatch(r"textures(?::tint=(\d*\.?\d+))?", name):
         return _textures(float(match[1] or 0), limit)
-    if match := re.fullmatch(r"folder:(.+?)(?:\?size=([1-9]\d*))?", name, re.DOTALL):
+    if match := FOLDER.fullmatch(name):
         return _folder(Path(match[1]).expanduser(), int(match[2]) if match[2] else None)
     if name in ("cifar10", "cifar100", "stl10"):
         return _torchvision(name, root)

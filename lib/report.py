@@ -217,7 +217,7 @@ def of_encoders(rows, claim, profile):
     return [(models.ENCODERS[row.claim.split("/")[1]].label, row) for row in found.itertuples()]
 
 
-def each(rows, row):
+def agreement(rows, row):
     """Of the encoders behind the verdict `row` on a claim as a whole: how many have which, and which one is shown; "" without them."""
     parts = of_encoders(rows, row.claim, row.profile) if row.verdict != claims.NOT_TESTED else []
     if len(parts) < 2:
@@ -286,7 +286,7 @@ def number(shown):
 
 def verdict_cell(row, parts=(), counts=""):
     """Verdict, effect, interval and n of one ledger row (None: nothing was run), as HTML; parts: of_encoders, if only some were tested;
-    counts: `each`."""
+    counts: `agreement`."""
     if row is None or row.verdict == claims.NOT_TESTED:
         each = [f'<br><span class="verdict {r.verdict.replace(" ", "-")}">{MARK[r.verdict]}</span> '
                 f'{text(label)}: {number(effect(r)[0])}' for label, r in parts]
@@ -316,7 +316,7 @@ def ledger_html(rows, profiles, mine, pages):
     head = ["Claim", *[f"<code>{text(p)}</code>{'<br>your run' if p == mine else ''}" for p in profiles]]
     def cell(c, p):
         row = at(c.name, p)
-        return verdict_cell(row, of_encoders(rows, c.name, p), each(rows, row) if row else "")
+        return verdict_cell(row, of_encoders(rows, c.name, p), agreement(rows, row) if row else "")
     body = [[f'{link(c)}<br><span class="quiet">{text(c.source)}</span>', *[cell(c, p) for p in profiles]]
             for c in claims.CLAIMS if c.name in tested]
     out = [html_table(head, body, f"Effect and 95 % interval over n seeds (of two arms, the smaller n). A claim about all encoders: the "
@@ -515,7 +515,7 @@ def readme_results(t):
     rows = overall(everything)
     tested = set(rows[rows.verdict != claims.NOT_TESTED].claim)
     verdicts = pd.DataFrame([{"claim": f"{c.statement} ({c.source})"} | {
-        p: f"**{r.verdict}** {said(r)}{each(everything, r)}".strip() for p in profiles
+        p: f"**{r.verdict}** {said(r)}{agreement(everything, r)}".strip() for p in profiles
         for r in rows[(rows.claim == c.name) & (rows.profile == p)].itertuples()} for c in claims.CLAIMS if c.name in tested])
     lacking = f"{len(claims.CLAIMS) - len(tested)} of {len(claims.CLAIMS)} claims are *not tested* as a whole yet, for want of runs." \
         if len(tested) < len(claims.CLAIMS) else ""

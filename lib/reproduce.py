@@ -106,7 +106,7 @@ def main(argv=None):
         print("stopped: the same command goes on where this one was", *failed, sep="\n", file=sys.stderr)
         sys.exit(130)
     except BrokenExecutor:
-        failed.append("a worker was killed, perhaps for want of memory; the same command, better with fewer --jobs, goes on")
+        failed.append(studies.WORKER_KILLED)
     table, rows, why = runs.tidy(everything), [], []
     for run in wanted:
         path = runs.folder(run.config, args.profile, STORE)

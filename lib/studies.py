@@ -102,6 +102,8 @@ PROFILES = {
 
 
 BUSY, STOPPED = "busy", "stopped"
+WORKER_KILLED = ("a worker was killed, perhaps for want of memory; what is finished is stored, and the same command, better with fewer "
+                 "--jobs, goes on where the others were")
 COMMITTED = ("textures", "cifar10_subset", "cifar10")   # profiles whose runs are in git, the richest first
 
 
@@ -661,12 +663,25 @@ def hours(configs):
     for c in [*starts, *configs]:
         if c.arch == "pixels":
             continue
-        images = c.epochs * (c.limit or SIZES.get(c.data.split(":")[0], (224, datasets.count(c.data)))[1])
+        images = c.epochs * (c.limit or datasets.folder_count(c.data)
+                             or SIZES.get(c.data.split(":")[0], (224, 1_281_167))[1])
         evaluation = 0.25 * (37_000 if c.evaluation == "full" else 6_000)  # images embedded, in forward passes
         share = 2 if c.symmetric else {"simclr": 1.5, "seed": 0.75, "supervised": 0.75}.get(c.method, 1)
         total += (images * share + evaluation) / speed(c) + (0.25 * images / speed(c.teacher) if c.teacher else 0)
         total += 30 if c.evaluation == "full" else 5
     return total / 2 / 3600
+
+
+def damaged(paths, mend=False):
+    """{path: what is wrong} of stored runs that cannot be trusted; `mend` sets them aside and says where they are now."""
+    found = {}
+    for path in paths:
+        with runs._claim(path) if mend else nullcontext():                 # of two that mend, the slower must leave the new run alone
+            try:
+                runs.load(path) if path.exists() else None
+            except runs.BrokenRun as error:
+                found[path] = f"{str(error).split(';')[0]}; it is now {runs.set_aside(path)}" if mend else str(error)
+    return found
 
 
 def duration(hours):
@@ -693,23 +708,18 @@ def main(argv=None):
         wanted = [c for c in wanted if (args.match or "") in runs.folder(c, args.profile).name]
     except ValueError as error:
         sys.exit(f"error: {error}")
-    names, failed, aside = {runs.folder(c, args.profile).name for c in wanted}, [], []
-    for path in runs.paths(args.profile):                                  # with --retrain also those that another data set needs
-        if path.name in names or (args.retrain and (args.match or "") in path.name):
-            alone = args.retrain and not args.dry_run                      # two with --retrain must not set the new one aside
-            with runs._claim(path) if alone else nullcontext():
-                try:
-                    runs.load(path) if path.exists() else None
-                except runs.BrokenRun as error:
-                    aside += [path] if args.retrain else []
-                    failed += [] if args.retrain else [f"damaged: {error}"]
-                    if args.retrain:
-                        print(f"{str(error).split(';')[0]}" + ("" if args.dry_run else f"; it is now {runs.set_aside(path)}"))
-    try:                                                                   # a folder that is not there, before its runs are listed
+    names = {runs.folder(c, args.profile).name for c in wanted}
+    try:
         for name in {c.data for c in wanted if c.data.startswith("folder:")}:
-            datasets.load_nothing(name)
+            datasets.check(name)                                           # a folder that is not there, before its runs are listed
+        looked_at = [path for path in runs.paths(args.profile)             # with --retrain also those that another data set needs
+                     if path.name in names or (args.retrain and (args.match or "") in path.name)]
+        found = damaged(looked_at, mend=args.retrain and not args.dry_run)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+    aside, failed = (list(found), []) if args.retrain else ([], [f"damaged: {sentence}" for sentence in found.values()])
+    for sentence in found.values() if args.retrain else ():
+        print(sentence)
     if not wanted and not aside:
         sys.exit(f"error: --match {args.match!r} is in the name of no run of profile {args.profile}; --dry-run lists them")
     missing = [c for c in wanted if (path := runs.folder(c, args.profile)) in aside or not path.exists()]
@@ -740,8 +750,7 @@ def main(argv=None):
               + "; the same command goes on where the others were", *failed, sep="\n", file=sys.stderr)
         sys.exit(130)
     except BrokenExecutor:
-        failed.append("a worker was killed, perhaps for want of memory; what is finished is stored, and the same command, better with "
-                      "fewer --jobs, goes on where the others were")
+        failed.append(WORKER_KILLED)
     if failed:                                                             # the others are stored; this many need a look
         sys.exit("error: " + "\n".join(failed))
 

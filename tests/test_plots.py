@@ -216,6 +216,15 @@ def test_summary_marks_what_has_not_learned_and_shows_percent_with_its_interval(
     assert plots.shown([0.5]) == "50.0"
 
 
+def test_ranges_are_over_the_means_of_encoders_and_a_range_of_one_is_a_number(table):
+    values = [("resnet18", "trained", 0.1), ("resnet18", "trained", 0.3), ("deit_tiny", "trained", 0.5), ("pixels", "pixels", 0.07),
+              ("resnet18", "width", 9)]
+    made = pd.DataFrame(values, columns=["arch", "arm", "x"]).assign(ami_a=lambda t: t.x, ami_b=0.0)
+    assert plots.over_encoders(made, "x") == "trained 20.0% to 50.0%, pixels 7.0%"
+    assert plots.most_followed(made) == "most followed when trained: a; AMI trained 0.20 to 0.50, pixels 0.07"
+    assert plots.most_followed(made.drop(columns=["ami_a", "ami_b"])) == plots.most_followed(made.assign(arm="untrained")) == ""
+
+
 def test_summary_says_how_many_runs_have_a_number(table):
     gone = table.assign(knn_test=table.knn_test.mask((table.arch == "resnet18") & (table.seed == 0) & (table.arm == "trained")))
     found = plots.summary(gone, {"kNN": "knn_test"}).kNN

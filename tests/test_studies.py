@@ -636,6 +636,32 @@ def test_a_damaged_run_is_set_aside_and_trained_anew_where_that_is_asked_for(toy
     assert (kept[0] / "metrics.json").read_text() == metrics[:-3] and runs.paths("toy") == [path, *others]
 
 
+def test_of_two_that_mend_the_slower_leaves_the_new_run_alone(toy, monkeypatch):
+    main(["--profile", "toy"])
+    path = runs.paths("toy")[0]
+    whole = (path / "metrics.json").read_bytes()
+    (path / "metrics.json").write_text("{}")
+    claim = runs._claim
+
+    def late(where):
+        held = claim(where)
+        (path / "metrics.json").write_bytes(whole)                          # what the faster one has trained meanwhile
+        return held
+    monkeypatch.setattr(runs, "_claim", late)
+    assert studies.damaged([path], mend=True) == {} and runs.load(path)
+
+
+def test_a_store_in_which_nothing_can_be_set_aside_is_one_sentence(toy, monkeypatch):
+    main(["--profile", "toy"])
+    (runs.paths("toy")[0] / "metrics.json").write_text("{}")
+
+    def refused(path):
+        raise OSError(30, "Read-only file system")
+    monkeypatch.setattr(runs, "set_aside", refused)
+    with pytest.raises(SystemExit, match="error: .*Read-only file system"):
+        main(["--profile", "toy", "--retrain"])
+
+
 def test_two_jobs_are_two_processes_that_train_into_the_callers_store(toy, monkeypatch, capsys):
     """They are new, so nothing is patched in them: the store must be handed over."""
     monkeypatch.setattr(studies, "plan", lambda *args: [c for c in plan("toy") if c.arch == "resnet18"])
