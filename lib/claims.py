@@ -385,8 +385,9 @@ def baseline(t):
     """The baseline arm: MoCo v2 at full width and the profile's most frequent recipe.
 
     Tables see no lib.studies: where they have a column `arm` (lib.studies.compared, lib.report.table), its "trained" runs are meant, on
-    the data set itself rather than a variant with a longer name (textures:tint=0.5). Else the recipe is told by its number, which is
-    right as long as every encoder and seed has the baseline and other arms have fewer runs.
+    the data set itself rather than a variant with a longer name (textures:tint=0.5). Else the recipe is told by its number, and so are
+    an encoder's learning rate and weight decay, which is right as long as every encoder and seed has the baseline and other arms have
+    fewer runs.
     """
     t = _candidates(t)
     if "arm" in t and len(t):
@@ -394,8 +395,8 @@ def baseline(t):
         t = t[t.data == min(t.data, key=len, default="")]
     if t.empty:
         return t
-    key = _key(t, RECIPE)
-    return t[key == key.mode().iloc[0]]
+    t = t[(key := _key(t, RECIPE)) == key.mode().iloc[0]]
+    return t[(rates := _key(t, ["lr", "weight_decay"])) == rates.groupby(t.arch).transform(lambda found: found.mode().iloc[0])]
 
 
 def departing(t, b, changes):

@@ -37,7 +37,8 @@ FINALISTS = {                                          # encoder -> the two best
 SEARCH_WEIGHT_DECAY = 0.1     # tried at the best learning rate, against the profile's own
 SEARCH_SEED, FINAL_SEED = 100, 101
 # What `tau_search` and `recipe_search` found on val, with these two seeds as well; tests/test_studies.py compares it with the stored runs.
-TAU_LRS = {}                  # encoder -> {temperature: its best learning rate} (best_rates)
+TAU_LRS = {                   # encoder -> {temperature: its best learning rate} (best_rates)
+    "mobilenet_v3_small": {0.02: 2e-3, 0.05: 2e-3, 0.1: 6e-4, 0.2: 6e-4, 0.5: 6e-3, 1.0: 6e-4}}
 UNION = {}                    # what helps in the first stage of the search for a recipe, together (helpful): its second stage
 SINGLES = (claims.COOLER, {"tau": 0.5}, claims.WIDER, {"projector": "mlp2048"}, {"projector_bn": True}, {"crop_min": 0.5},
            {"crop_min": 0.08}, {"blur_p": 0.0})     # its first stage, beside the longest queue
@@ -266,6 +267,7 @@ def searches(name, data=None, archs=None):
 TAUS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 STRENGTHS = (0.25, 1.5)             # of the colours, the official code's --cj; the paper's recipe is 1.0 with greyscale 0.5
 PROJECTORS = ("linear", "simple", "wide", "deep", "dropout", "mlp256", "mlp4096")
+SWEPT = 2                                # seeds of an arm that no claim rests on: a shape to be seen, no verdict
 STARTED = 2                              # epochs of the whole that a start takes, as in the official script of MobileNetV3-Large
 PAPERS = claims.COOLER | claims.STRONGER | claims.WIDER
 PLAIN = {"crop_min": 1.0, "jitter_p": 0.0, "grayscale_p": 0.0, "blur_p": 0.0}     # no augmentation; a component alone departs from it
@@ -309,7 +311,7 @@ def swept(parameter, values):
 def tried(name, changes, data=None, archs=None, everywhere=False):
     """Arms that depart from the baseline in each of `changes` (dicts of fields), the untrained encoders first.
 
-    Where a claim rests on the arm (lib.claims.REMEDIES), every seed of every remedied encoder. Else three seeds, of the first of them
+    Where a claim rests on the arm (lib.claims.REMEDIES), every seed of every remedied encoder. Else SWEPT seeds, of the first of them
     alone unless the caller named `archs` or wants them everywhere. Where a profile sweeps nothing, one seed of each.
     """
     p, found = profile(name), []
@@ -321,7 +323,7 @@ def tried(name, changes, data=None, archs=None, everywhere=False):
             departs = {key: value for key, value in change.items() if getattr(standard, key) != value}
             rests = departs in judged and (p.sweeps or not departs)
             if rests or everywhere or arch == p.remedied[0]:
-                few = seeds(name, arch)[:None if rests else 3 if p.sweeps else 1]
+                few = seeds(name, arch)[:None if rests else SWEPT if p.sweeps else 1]
                 found += [replace(standard, seed=seed, **departs) for seed in few]
     return [*untrained(found), *dict.fromkeys(found)]
 
@@ -339,7 +341,7 @@ def temperature(name, data=None, archs=None, taus=None):
     taus = swept("taus", taus) if everywhere else TAUS if profile(name).sweeps else (0.1,)
     standard = [base(name, arch, data) for arch in remedied(name, archs) if profile(name).sweeps]
     own = [replace(c, tau=tau, lr=lr, seed=seed) for c in standard if c.optimizer == "adamw" for tau, lr in TAU_LRS.get(c.arch, {}).items()
-           if tau in taus and lr != c.lr for seed in seeds(name, c.arch)[:3]]
+           if tau in taus and lr != c.lr for seed in seeds(name, c.arch)[:SWEPT]]
     wanted = [{}, *({"tau": tau} for tau in taus), *([] if everywhere else ruled("03_temperature"))]
     return [*tried(name, wanted, data, archs, everywhere), *own]
 
