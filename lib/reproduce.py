@@ -1,7 +1,7 @@
 """`python -m lib.reproduce`: train stored runs anew in a store of their own, and print the stored numbers beside the new ones.
 
-On the machine that made a run (device, threads and versions as in its provenance.json; on a GPU in deterministic mode) they must be
-identical, history included. On another, each measure must lie within 3 standard deviations over seeds of the stored one: pooled over
+On the machine that made a run (device, threads, versions and rounding as in its provenance.json; on a GPU in deterministic mode) they
+must be identical, history included. On another, each measure must lie within 3 standard deviations over seeds of the stored one: pooled over
 the arms of that encoder that are trained by the same method, or not at all. Where no arm has two seeds, nothing is judged.
 """
 import argparse
@@ -39,6 +39,8 @@ def kind(arch, method, epochs, evaluation, **_):
 def differences(stored, again):
     """Why the two runs need not be identical: a list of sentences, empty where they must be."""
     pairs = [(name, stored.provenance.get(name), again.provenance.get(name)) for name in SAME]
+    if stored.config.epochs:                                               # 1: before it was stored
+        pairs.append(("lib.train.ROUNDING", *(run.provenance.get("rounding", 1) for run in (stored, again))))
     found = [f"{name} was {before}, here {now}" for name, before, now in pairs if before != now]
     for run in (stored, again):                                            # a run that was stopped may have gone on elsewhere
         parts = run.provenance.get("sessions", [])

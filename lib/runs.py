@@ -420,7 +420,7 @@ def provenance(device):
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
                platform.processor()) if os.path.exists("/proc/cpuinfo") else platform.processor()
     memory = torch.cuda.max_memory_allocated() if device == "cuda" else peak_memory()
-    return {"commit": COMMIT, "dirty": None if CHANGES is None else bool(CHANGES), "code": train.CODE,
+    return {"commit": COMMIT, "dirty": None if CHANGES is None else bool(CHANGES), "code": train.CODE, "rounding": train.ROUNDING,
             "date": time.strftime("%Y-%m-%d", time.gmtime()), "python": platform.python_version(),
             "torch": torch.__version__, "torchvision": version("torchvision"), "numpy": np.__version__,
             "scikit-learn": version("scikit-learn"), "device": torch.cuda.get_device_name() if device == "cuda" else cpu,

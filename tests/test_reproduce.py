@@ -117,6 +117,15 @@ def test_a_run_that_was_stopped_on_the_same_machine_must_be_identical_too():
     assert reproduce.differences(moved, run()) == ["threads changed where it went on"]
 
 
+def test_a_run_of_before_the_fused_optimiser_need_not_be_identical_but_an_untrained_one_must():
+    again = run(provenance=HERE | {"rounding": 2})
+    assert reproduce.differences(run(), again) == ["lib.train.ROUNDING was 1, here 2"]
+    assert reproduce.differences(again, again) == []
+    before = run()
+    before.config = replace(before.config, epochs=0)
+    assert reproduce.differences(before, again) == []
+
+
 def test_what_cannot_be_reproduced_is_said_before_any_training(toy):
     for arguments, words in [(["--profile", "toys"], "profile = 'toys' is unknown; did you mean 'toy'"),
                              (["--profile", "toy", "--match", "nothing"], "none of the 1 stored runs of toy")]:

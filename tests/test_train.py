@@ -136,6 +136,34 @@ def test_an_integer_given_for_a_number_is_that_number():
     assert isinstance(tiny(tau=1).tau, float)
 
 
+@pytest.mark.parametrize("arch", ["mobilenet_v3_small", "deit_tiny"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_the_fused_optimiser_takes_the_steps_of_its_formula_whatever_the_memory_layout(arch, optimizer, textures):
+    config = replace(tiny(optimizer=optimizer, lr=0.01, weight_decay=0.1), arch=arch, width=1.0)
+    method = train.build(config, textures).to(memory_format=torch.channels_last)
+    parameters = [p for p in method.parameters() if p.requires_grad]
+    ours = train.optimizer_of(config, parameters)
+    assert ours.defaults["fused"] and any(p.dim() == 4 and not p.is_contiguous() for p in parameters)
+    expected = [p.detach().double().clone() for p in parameters]
+    first, second = ([torch.zeros_like(p) for p in expected] for _ in range(2))
+    generator = torch.Generator().manual_seed(0)
+    for step in (1, 2, 3):
+        views = (torch.randn(32, 3, 32, 32, generator=generator).contiguous(memory_format=torch.channels_last) for _ in range(2))
+        method(*views)[0].backward()
+        for p, m, v, weight in zip(parameters, first, second, expected):
+            g = p.grad.double()
+            if optimizer == "adamw":
+                m.mul_(0.9).add_(0.1 * g)
+                v.mul_(0.999).add_(0.001 * g * g)
+                weight.mul_(1 - 0.01 * 0.1).sub_(0.01 * (m / (1 - 0.9 ** step)) / ((v / (1 - 0.999 ** step)).sqrt() + 1e-8))
+            else:
+                m.mul_(0.9).add_(g + 0.1 * weight)
+                weight.sub_(0.01 * m)
+        ours.step()
+        ours.zero_grad()
+        assert all(torch.allclose(p.double(), weight, rtol=1e-4, atol=1e-6) for p, weight in zip(parameters, expected))
+
+
 def test_the_defaults_are_the_papers_baseline():
     c = PretrainConfig()
     assert (c.tau, c.queue, c.m, c.epochs, c.batch_size, c.lr, c.weight_decay) == (0.2, 65536, 0.999, 200, 256, 0.03, 1e-4)
