@@ -58,6 +58,10 @@ def colour(arch):
     return PALETTE[list(models.ENCODERS).index(arch) % len(PALETTE)]
 
 
+def class_colours(count):
+    return CLASSES if count <= len(CLASSES) else sns.husl_palette(count)
+
+
 def marker(arch):
     return SHAPES[list(models.ENCODERS).index(arch) % len(SHAPES)]
 
@@ -599,7 +603,7 @@ def umaps(found, classes, factors=None, title=""):
     factors = factors or {}
     columns = 1 + len(factors)
     figure, axes = _grid(len(found) * columns, columns, 1.75 if factors else 3.4)
-    palette = CLASSES if len(classes) <= len(CLASSES) else sns.husl_palette(len(classes))
+    palette = class_colours(len(classes))
     for row, (name, points) in enumerate(found.items()):
         line = axes[row]
         line[0].set_ylabel(name)

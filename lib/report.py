@@ -24,7 +24,8 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from lib import check_name, claims, models, runs, studies
+from lib import check_name, claims, explore, models, runs, studies
+from lib.explore import html_table, text
 
 ROOT = runs.ROOT
 NOTEBOOKS = ROOT / "notebooks"
@@ -265,20 +266,6 @@ def terminal(rows):
 
 # ---- pages ----
 
-def text(value):
-    """Any value as HTML text; also safe inside Markdown's raw blocks."""
-    return html.escape(str(value)).replace("`", "&#96;")
-
-
-def html_table(head, body, caption, classes=""):
-    """A table that scrolls sideways on a narrow screen. Cells are HTML already; the first of each row is its heading."""
-    head = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    body = "".join("<tr>" + "".join(f'<th scope="row">{c}</th>' if i == 0 else f"<td>{c}</td>" for i, c in enumerate(row)) + "</tr>"
-                   for row in body)
-    return (f'<div class="table-wrapper {classes}" tabindex="0" role="region" aria-label="{text(caption)}"><table>'
-            f"<caption>{text(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>")
-
-
 def number(shown):
     """An effect on one line; without one, why."""
     return f'<span class="number">{text(shown)}</span>' if shown else f'<span class="quiet">{UNREACHED}</span>'
@@ -366,8 +353,51 @@ def machines_html(t):
                       "Where the runs were made, without the search for learning rates. Intervals cover seeds, not machines or data sets.")
 
 
+def verdicts_html(rows, pages):
+    """The ledger whole, a row per claim, encoder and profile: to sort and to filter."""
+    body = []
+    for row in rows.iloc[np.argsort(rows.claim.str.contains("/", regex=False), kind="stable")].itertuples():     # as a whole first
+        name, _, arch = row.claim.partition("/")
+        c, (shown, bounds), nothing = claims.BY_NAME[name], effect(row), row.verdict == claims.NOT_TESTED
+        encoder = models.ENCODERS[arch].label if arch in models.ENCODERS else arch or "all together"
+        statement = f'<a href="{c.notebook}.html">{text(c.statement)}</a>' if c.notebook in pages else text(c.statement)
+        behind = "".join(f'<li><a href="runs/{row.profile}/{run}.html">{text(run)}</a></li>' for run in row.runs.split())
+        body.append([(f'{statement}<br><code>{text(name)}</code>', name), f"<code>{text(row.profile)}</code>", text(encoder),
+                     (f'<span class="verdict {row.verdict.replace(" ", "-")}">{MARK[row.verdict]} {text(row.verdict)}</span>', row.verdict),
+                     ("<br>".join(filter(None, (f'<span class="number">{text(shown)}</span>' if shown else "",
+                                                f'<span class="number quiet">{text(bounds)}</span>' if bounds else "",
+                                                f'<span class="quiet">{text(claims.reading(row))}</span>'))),
+                      "" if np.isnan(row.effect) else f"{row.effect:.6g}"),
+                     str(row.n), text(detectable(row)),
+                     "" if nothing else f"<details><summary>{len(row.runs.split())}</summary><ul>{behind}</ul></details>"])
+    return html_table(["Claim", "Profile", "Encoder", "Verdict", "Effect, 95 % interval", "n", "Smallest detectable", "Runs"], body,
+                      f"{len(body)} verdicts. A head sorts, its menu filters; a claim leads to its notebook, a run to its page.",
+                      name="ledger", listed=(0, 1, 2, 3))
+
+
+def runs_html(found):
+    """Every run that the report rests on, each with a page of its own. found: [(Run, what it changes, in words)]."""
+    def accuracy(run, name):
+        return (f"{100 * run.metrics[name]:.1f}", f"{run.metrics[name]:.6g}") if run.metrics.get(name) is not None else ("", "")
+    body = [[(f'<a href="runs/{run.path.parent.name}/{run.name}.html" title="{text(run.name)}">{text(what)}</a>', what),
+             text(models.ENCODERS[run.config.arch].label), str(run.config.seed), f"<code>{text(run.path.parent.name)}</code>",
+             str(run.config.all_epochs), *(accuracy(run, name) for name in ("knn_test", "linear_test", "instdisc_dsd_top1_test")),
+             (f"{run.provenance['train_seconds'] / 60:.1f}", f"{run.provenance['train_seconds']:.6g}")] for run, what in found]
+    return html_table(["Arm", "Encoder", "Seed", "Profile", "Epochs", "kNN, %", "Linear, %", "Pretext, %", "Minutes"], body,
+                      f"{len(body)} runs, each with a page of its own. Accuracies on held-out images; minutes of training.", name="runs",
+                      listed=(0, 1, 3))
+
+
+def arm_of(run):
+    """What a run changes of its profile's baseline, in words."""
+    c = run.config
+    if not c.epochs or c.method == "supervised":
+        return "untrained" if not c.epochs else SUPERVISED
+    return studies.change(c, run.path.parent.name) or ("baseline" if c.width == 1 else f"width {c.width:g}")
+
+
 STYLE = """
-@media (min-width: 76em) { .content { width: 54em; } }
+@media (min-width: 76em) { .content { width: 54em; } .content:has(.explored) { width: 64em; } }
 .verdict { font-weight: 600; white-space: nowrap; }
 .supported { color: #1a7f37; } .contradicted { color: #b3261e; } .undecided { color: #7a5b00; } .not-tested { color: #666; }
 @media (prefers-color-scheme: dark) { body:not([data-theme="light"]) .supported { color: #56d364; }
@@ -383,6 +413,9 @@ body[data-theme="dark"] .undecided { color: #e3b341; } body[data-theme="dark"] .
   font-weight: normal; border: 0; border-bottom: 1px solid var(--color-background-border); padding: 0.25em 0.8em 0.25em 0; }
 .table-wrapper thead th, table.dataframe thead th { font-weight: 600; }
 .table-wrapper tbody th { min-width: 10em; } .wide td:last-child { min-width: 22em; }
+.explored { font-size: 0.85rem; } .explored tbody th { min-width: 12em; } .explored ul { padding-left: 1em; }
+div.dt-container { color: var(--color-foreground-primary); } .curves svg { max-width: 100%; height: auto; background: #fff; }
+@media print { div.dt-layout-row:not(.dt-layout-table) { display: none !important; } .umaps { display: none; } }
 details { margin: 0.5em 0; } summary { cursor: pointer; }
 div.cell div.highlight pre { font-size: 0.78rem; } div.cell_output pre { font-size: 0.78rem; white-space: pre-wrap; }
 .cell_output img { max-width: 100%; height: auto; background: #fff; }
@@ -405,9 +438,11 @@ def index_page(t, rows, profiles, mine, pages, note=""):
     notes = [sentence for p in profiles for sentence in claims.caveats(t, p)]
     parts += ["## Verdicts\n", raw(ledger_html(rows, profiles, mine, pages)),
               *([raw("<ul>" + "".join(f"<li>{text(sentence)}</li>" for sentence in notes) + "</ul>")] if notes else []),
+              raw('<p>To sort and to filter: <a href="ledger.html">every verdict</a>, <a href="runs.html">every run</a>.</p>'),
               "## Results\n", *[raw(headline_html(t, p)) for p in profiles],
               "## Encoders\n", raw(encoders_html()), "## Runs and machines\n", raw(machines_html(t)),
-              "```{toctree}\n:hidden:\n:caption: Notebooks\n\n" + "\n".join(pages) + "\n```\n"]
+              *(f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n" + "\n".join(names) + "\n```\n"
+                for caption, names in (("Notebooks", pages), ("To explore", ["ledger", "runs"])))]
     return "\n".join(parts)
 
 
@@ -431,8 +466,22 @@ def readable(notebook, name):
     return notebook
 
 
-def build(t, rows, profiles, mine, notebooks, report=REPORT, note=""):
-    """Write the pages into `report`, around its folder `notebooks` of executed notebooks (their paths). Returns index.html."""
+def run_pages(found, rows):
+    """A page for each run, straight through the theme's template: (name, context, template) each."""
+    rests = {}
+    for row in rows.itertuples():
+        for run in row.runs.split():
+            rests.setdefault((row.profile, run), []).append(row.claim)
+    draw = explore.curves()
+    for run, what in found:
+        profile = run.path.parent.name
+        yield (f"runs/{profile}/{run.name}", {"title": f"{run.name}", "body": explore.run_page(
+            run, what, rests.get((profile, run.name), []), draw(run) if run.config.epochs else "")}, "page.html")
+
+
+def build(t, rows, profiles, mine, notebooks, report=REPORT, note="", store=runs.STORE):
+    """Write the pages into `report`, around its folder `notebooks` of executed notebooks (their paths). store: of the runs in t. Returns
+    index.html."""
     import nbformat
     from sphinx.application import Sphinx
     from sphinx.util.docutils import docutils_namespace, patch_docutils
@@ -441,7 +490,11 @@ def build(t, rows, profiles, mine, notebooks, report=REPORT, note=""):
     shutil.rmtree(aside, ignore_errors=True)
     (source / "_static").mkdir(parents=True)
     (source / "_static" / "report.css").write_text(STYLE)
-    (source / "index.md").write_text(index_page(t, rows, profiles, mine, [path.stem for path in notebooks], note))
+    shown = [path.stem for path in notebooks]
+    (source / "index.md").write_text(index_page(t, rows, profiles, mine, shown, note))
+    found = [(run, arm_of(run)) for run in (runs.load(store / p / name) for p, name in zip(t.profile, t.run))] if len(t) else []
+    for name, title, table in (("ledger", "Every verdict", verdicts_html(rows, shown)), ("runs", "Every run", runs_html(found))):
+        (source / f"{name}.md").write_text(f"# {title}\n\n```{{raw}} html\n{explore.library()}\n{table}\n```\n")
     for path in notebooks:
         nbformat.write(readable(nbformat.read(path, 4), path.stem), source / path.name)
     title = "Small contrastive models without a teacher"
@@ -454,6 +507,7 @@ def build(t, rows, profiles, mine, notebooks, report=REPORT, note=""):
         "myst_enable_extensions": ["dollarmath", "amsmath"], "suppress_warnings": ["mystnb.unknown_mime_type", "myst.header"]}
     with patch_docutils(), docutils_namespace():
         app = Sphinx(source, None, aside / "html", aside / "doctrees", "html", confoverrides=settings, status=None, freshenv=True)
+        app.connect("html-collect-pages", lambda app: run_pages(found, rows))
         app.build(force_all=True)
     if app.statuscode:
         raise RuntimeError("the report's pages could not be built; the lines above say why")

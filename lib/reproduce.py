@@ -1,8 +1,8 @@
 """`python -m lib.reproduce`: train stored runs anew in a store of their own, and print the stored numbers beside the new ones.
 
 On the machine that made a run (device, threads, versions and rounding as in its provenance.json; on a GPU in deterministic mode) they
-must be identical, history included. On another, each measure must lie within 3 standard deviations over seeds of the stored one: pooled over
-the arms of that encoder that are trained by the same method, or not at all. Where no arm has two seeds, nothing is judged.
+must be identical, history included. On another, each measure must lie within 3 standard deviations over seeds of the stored one: pooled
+over the arms of that encoder that are trained by the same method, or not at all. Where no arm has two seeds, nothing is judged.
 """
 import argparse
 import sys

@@ -39,7 +39,7 @@ SEARCH_SEED, FINAL_SEED = 100, 101
 # What `tau_search` and `recipe_search` found on val, with these two seeds as well; tests/test_studies.py compares it with the stored runs.
 TAU_LRS = {                   # encoder -> {temperature: its best learning rate} (best_rates)
     "mobilenet_v3_small": {0.02: 2e-3, 0.05: 2e-3, 0.1: 6e-4, 0.2: 6e-4, 0.5: 6e-3, 1.0: 6e-4}}
-UNION = {}                    # what helps in the first stage of the search for a recipe, together (helpful): its second stage
+UNION = {"crop_min": 0.5}      # what helps in the first stage of the search for a recipe, together (helpful): its second stage
 SINGLES = (claims.COOLER, {"tau": 0.5}, claims.WIDER, {"projector": "mlp2048"}, {"projector_bn": True}, {"crop_min": 0.5},
            {"crop_min": 0.08}, {"blur_p": 0.0})     # its first stage, beside the longest queue
 
@@ -232,21 +232,39 @@ def recipe_search(name, data=None, archs=None):
 def recipe_gains(table, standard=TEXTURES):
     """What each recipe gains in kNN on val over the baseline, per encoder, mean over seeds: {recipe: array}, a recipe as a sorted tuple of
     (field, value), from a table of the runs of `recipe_search`. One that lacks a run that the baseline has is left out."""
+    return {recipe: np.array([np.mean(list(of_seeds.values())) for of_seeds in found.values()])
+            for recipe, found in _recipe_gains(table, standard).items()}
+
+
+def _recipe_gains(table, standard=TEXTURES):
+    """{recipe: {encoder: {seed: gain in kNN on val}}}, as `recipe_gains`."""
     fields, knn = sorted({field for change in SINGLES for field in change} | {"queue"}), {}
-    for row in table.to_dict("records"):
+    for row in table.sort_values("seed").to_dict("records"):
         recipe = tuple((field, row[field]) for field in fields if row[field] != getattr(standard, field))
-        knn.setdefault(recipe, {}).setdefault(row["arch"], []).append(row["knn_val"])
-    count = {arch: len(values) for arch, values in knn[()].items()}
-    return {recipe: np.array([np.mean(values) - np.mean(knn[()][arch]) for arch, values in found.items()])
-            for recipe, found in knn.items() if recipe and {arch: len(values) for arch, values in found.items()} == count}
+        knn.setdefault(recipe, {}).setdefault(row["arch"], {})[row["seed"]] = row["knn_val"]
+    whole = {arch: set(of_seeds) for arch, of_seeds in knn[()].items()}
+    return {recipe: {arch: {seed: found[arch][seed] - knn[()][arch][seed] for seed in found[arch]} for arch in whole}
+            for recipe, found in knn.items() if recipe and {arch: set(of_seeds) for arch, of_seeds in found.items()} == whole}
+
+
+def recipe_choices(table, name=TEXTURES.data):
+    """What the search for our recipe saw, from a table of its runs: a row per departure, in words, the best on average first; a column per
+    encoder with the gain in kNN on val, points, and in brackets each seed's."""
+    found, gains, rows = _recipe_gains(table), recipe_gains(table), []
+    for recipe in sorted(gains, key=lambda r: -gains[r].mean()):
+        words = change(replace(base(name, claims.REMEDIED[0]), **dict(recipe)), name)
+        rows.append({"departure": words} | {models.ENCODERS[arch].label: f"{100 * np.mean(list(of_seeds.values())):+.1f} ("
+                    f"{', '.join(f'{100 * gain:+.1f}' for gain in of_seeds.values())})" for arch, of_seeds in found[recipe].items()})
+    return pd.DataFrame(rows)
 
 
 def helpful(table):
-    """UNION: of each field its best single value, where that gains on average over the encoders and loses on none."""
+    """UNION: of each field the best of the single values that gain on average over the encoders and lose on none."""
     gains, best = recipe_gains(table), {}
     for recipe in sorted((r for r in gains if len(r) == 1), key=lambda r: gains[r].mean()):
-        best[recipe[0][0]] = recipe                                        # the last is the best
-    return dict(recipe[0] for recipe in best.values() if gains[recipe].mean() > 0 and gains[recipe].min() >= 0)
+        if gains[recipe].mean() > 0 and gains[recipe].min() >= 0:
+            best[recipe[0][0]] = recipe                                    # the last is the best
+    return dict(recipe[0] for recipe in best.values())
 
 
 def our_recipe(table):

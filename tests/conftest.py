@@ -1,14 +1,19 @@
-"""Shared by the tests: one thread, a tiny data set, a configuration that trains on it in about a second."""
+"""Shared by the tests: one thread, a tiny data set, a configuration that trains on it in about a second, a browser."""
+import os
+import shutil
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import pytest
 import torch
 from hypothesis import settings
+from playwright.sync_api import sync_playwright
 
 from lib import data as datasets
 from lib.train import PretrainConfig
 
 torch.set_num_threads(1)
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 settings.register_profile("study", derandomize=True, deadline=None)           # the same cases at every run
 settings.load_profile("study")
 
@@ -35,3 +40,29 @@ def textures(cache):
 def more_textures(cache):
     """1,024 training images, 205 of val, 512 held out."""
     return datasets.load("textures", limit=1024, root=cache)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's chromium, headless."""
+    if CHROMIUM is None and "REQUIRE_BROWSER" not in os.environ:
+        pytest.skip("no chromium: apt-get install chromium to open the report in a browser")
+    assert CHROMIUM, "REQUIRE_BROWSER is set and there is no chromium"
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page on which an error, a warning on the console or a request that leaves the disk fails the test."""
+    found = []
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.on("console", lambda said: found.append(f"console: {said.text}") if said.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: found.append(f"error: {error}"))
+    page.on("request", lambda request: found.append(f"request: {request.url}") if urlsplit(request.url).scheme not in (
+        "file", "data", "blob", "about") else None)
+    yield page
+    page.close()
+    assert not found

@@ -1,0 +1,180 @@
+"""What one explores: tables that sort and filter, a page for each run, UMAPs side by side whose selection is linked.
+
+DataTables (bundled with itables) sorts what is a plain table without it; Bokeh draws the UMAPs. Nothing is loaded from elsewhere.
+"""
+import base64
+import html
+import io
+import json
+
+import numpy as np
+
+from lib import models
+
+NEAREST = 10        # neighbours in the picture of which a point tells how many share its class
+PANEL = 270         # side of a UMAP, pixels; three fit beside the report's navigation
+IMAGE = 64          # side at which a point's image is shown, pixels
+
+
+def text(value):
+    """Any value as HTML text; also safe inside Markdown's raw blocks."""
+    return html.escape(str(value)).replace("`", "&#96;")
+
+
+# ---- tables ----
+
+def html_table(head, body, caption, classes="", name="", listed=()):
+    """A table that scrolls sideways on a narrow screen; the first cell of each row is its heading. Cells are HTML, or (HTML, what it is
+    sorted and filtered by). With a name it sorts, and columns (indices) that are `listed` filter by lists, on a page with `library`."""
+    def cell(content, tag):
+        shown, order = content if isinstance(content, tuple) else (content, None)
+        attributes = "" if order is None else f' data-order="{text(order)}" data-search="{text(order)}"'
+        return f"<{tag}{' scope=row' if tag == 'th' else ''}{attributes}>{shown}</{tag}>"
+    head = "".join(f'<th scope="col">{shown}</th>' for shown in head)
+    rows = "".join("<tr>" + "".join(cell(c, "td" if i else "th") for i, c in enumerate(row)) + "</tr>" for row in body)
+    table = (f'<div class="table-wrapper {classes or name and "explored"}" tabindex="0" role="region" aria-label="{text(caption)}">'
+             f"<table{f' id={name}' if name else ''}><caption>{text(caption)}</caption>"
+             f"{f'<thead><tr>{head}</tr></thead>' if head else ''}<tbody>{rows}</tbody></table></div>")
+    if not name:
+        return table
+    control = [{"targets": list(listed), "columnControl": [["searchList"]]}]
+    options = {"paging": len(body) > 50, "pageLength": 50, "lengthMenu": [50, 200, {"label": "all", "value": -1}], "order": [],
+               "autoWidth": False, "columnDefs": control}
+    return table + (f"<script>import_tables().then(({{default: DataTable}}) => {{ const table = new DataTable('#{name}', "
+                    f"{json.dumps(options)}); addEventListener('beforeprint', () => table.page.len(-1).draw(false)); }});</script>")
+
+
+DARK = """const dark = matchMedia('(prefers-color-scheme: dark)'), follow = () => document.documentElement.classList.toggle('dark',
+  document.body.dataset.theme === 'dark' || document.body.dataset.theme !== 'light' && dark.matches);
+new MutationObserver(follow).observe(document.body, {attributeFilter: ['data-theme']});
+dark.addEventListener('change', follow); follow();"""
+
+
+def library():
+    """The script and style of tables that sort, for a page that has some; they follow the theme's dark mode."""
+    from itables.options import dt_bundle
+    source = base64.b64encode(dt_bundle.read_bytes()).decode()
+    return (f"<style>{dt_bundle.with_suffix('.css').read_text()}</style><script>{DARK}\n"
+            f"function import_tables() {{ return window._tables ??= import('data:text/javascript;base64,{source}'); }}</script>")
+
+
+# ---- a run's page ----
+
+CURVES = {"loss": "loss", "accuracy": "accuracy in the loss", "knn_val": "kNN accuracy, val"}     # history's columns -> their label
+
+
+def curves():
+    """A function that draws a Run's history as SVG, always on the same figure: making one takes longest."""
+    from matplotlib.figure import Figure
+
+    from lib import plots
+    plots.style()
+    figure = Figure(figsize=(plots.WIDTH, 2.2), layout="constrained")
+    axes = figure.subplots(1, len(CURVES))
+
+    def draw(run):
+        for ax, (column, label) in zip(axes, CURVES.items()):
+            ax.clear()
+            values = run.history.reindex(columns=["epoch", column]).dropna()
+            ax.plot(values.epoch, values[column], color=plots.colour(run.config.arch), marker="." if len(values) < 30 else "")
+            ax.set(xlabel="epoch", title=label)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        return file.getvalue()[file.getvalue().index("<svg"):]
+    return draw
+
+
+def pairs(values, caption):
+    """A dict as a table of two columns."""
+    rows = [[f"<code>{text(k)}</code>", text(f"{v:.6g}" if isinstance(v, float) else v)] for k, v in values.items()]
+    return html_table([], rows, caption)
+
+
+def run_page(run, what, rests, drawn=""):
+    """The body of a run's page. what: its arm, in words; rests: the names of the verdicts that rest on it; drawn: its curves."""
+    c, profile = run.config, run.path.parent.name
+    plain = {f: getattr(c, f) for f in c.__dataclass_fields__} | {f: getattr(c, f).arch for f in ("start", "teacher") if getattr(c, f)}
+    numbers = {k: v for k, v in run.metrics.items() if isinstance(v, (int, float)) and not k.startswith("nn")}
+    behind = ", ".join(f"<code>{text(claim)}</code>" for claim in rests) or "none"
+    return (f"<h1>{text(models.ENCODERS[c.arch].label)}, {text(what)}, seed {c.seed}</h1>"
+            f'<p><code>{text(profile)}/{text(run.name)}</code>, one of <a href="../../runs.html">all runs</a>. '
+            f'<a href="../../ledger.html">Verdicts</a> that rest on it: {behind}.</p>'
+            + (f'<div class="curves" role="img" aria-label="{", ".join(CURVES.values())}, over the epochs">{drawn}</div>' if drawn else "")
+            + f"<p>To train it anew and compare: <code>make reproduce PROFILE={text(profile)} MATCH={text(run.name)}</code></p>"
+            + pairs(numbers, "What was measured (accuracies as fractions; those over k stand in its metrics.json)")
+            + pairs(plain, "Its configuration") + pairs(run.provenance, "Where and by what it was made"))
+
+
+# ---- UMAP ----
+
+def picture(image):
+    """An image (3, S, S), uint8, as a data URI: WebP, small, for a look."""
+    from PIL import Image
+    file = io.BytesIO()
+    Image.fromarray(np.asarray(image).transpose(1, 2, 0)).save(file, "webp", quality=60)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def sharing(xy, labels, count=NEAREST):
+    """How many of its `count` nearest points (all others, if fewer) share a point's class. xy: (N, 2), labels: (N,). Returns (N,) int."""
+    from scipy.spatial import cKDTree
+    near = cKDTree(xy).query(xy, min(count + 1, len(xy)))[1]
+    others = near != np.arange(len(xy))[:, None]                           # where points coincide, oneself need not come first
+    others[others.all(1), -1] = False
+    return ((labels[near] == labels[:, None]) & others).sum(1)
+
+
+def umaps(found, classes, factors=None, images=None, title=""):
+    """UMAPs side by side as HTML: a point under the pointer shows its image, class, factors and how many of its neighbours in the picture
+    share its class; what is selected in one is selected in all. Colours by class or by a factor.
+
+    found: {encoder's label: lib.runs.umap}; classes: names; factors: {name: (N,) values}; images: (N, 3, S, S) uint8 or None. "" without
+    any. An iframe, so that neither page nor script touches the other.
+    """
+    if not found:
+        return ""
+    from bokeh.embed import file_html
+    from bokeh.layouts import column, gridplot
+    from bokeh.models import ColumnDataSource, CustomJS, HoverTool, Select
+    from bokeh.plotting import figure
+    from bokeh.resources import Resources
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    from lib import plots
+    index = sorted(set.intersection(*(set(points["index"]) for points in found.values())))
+    tables = {name: points.set_index("index").loc[index] for name, points in found.items()}
+    labels = next(iter(tables.values())).label.values
+    palette = plots.class_colours(len(classes))
+    data = {"class": [classes[i] for i in labels], "colour": [to_hex(palette[i]) for i in labels]}
+    colours = {"class": list(data["colour"])}
+    for name, values in (factors or {}).items():
+        values = np.asarray(values, float)[index]
+        data[name] = [f"{v:.2f}" if np.isfinite(v) else "–" for v in values]
+        scaled = (values - np.nanmin(values)) / (np.nanmax(values) - np.nanmin(values) or 1)
+        cmap = colormaps["hsv" if name in plots.CYCLIC else "viridis"]
+        colours[name] = [to_hex(cmap(v)) if np.isfinite(v) else "#d0d0d0" for v in scaled]
+    if images is not None:
+        data["image"] = [picture(images[i]) for i in index]
+    for i, points in enumerate(tables.values()):
+        data |= {f"x{i}": points.x.values, f"y{i}": points.y.values, f"same{i}": sharing(points[["x", "y"]].values, labels)}
+    source, panels = ColumnDataSource(data), []
+    for i, name in enumerate(tables):
+        shown = "" if images is None else f'<img src="@image" width="{IMAGE}" alt="" style="image-rendering: pixelated"><br>'
+        words = "<br>".join(["<b>@class</b>", *[f"{f} @{{{f}}}" for f in factors or ()],
+                             f"@same{i} of {min(NEAREST, len(index) - 1)} neighbours here share its class"])
+        panel = figure(title=name, tools="pan,wheel_zoom,box_select,lasso_select,tap,reset", active_drag="lasso_select",
+                       width=PANEL, height=PANEL)
+        panel.scatter(f"x{i}", f"y{i}", source=source, size=4, color="colour", line_color=None, alpha=0.8, nonselection_alpha=0.06)
+        panel.add_tools(HoverTool(tooltips=f'<div style="font-size: 12px">{shown}{words}</div>'))
+        panel.axis.visible, panel.grid.visible = False, False
+        panels.append(panel)
+    choose = Select(title="Colour", value="class", options=list(colours), width=160)
+    choose.js_on_change("value", CustomJS(args={"source": source, "colours": colours}, code="""
+        source.data.colour = colours[cb_obj.value]; source.change.emit();"""))
+    grid = gridplot([panels], toolbar_location="above", merge_tools=True)
+    bundled = Resources(mode="inline", log_level="error")
+    page = file_html(column(choose, grid), bundled, title or "UMAP")
+    return (f'<div class="umaps"><iframe srcdoc="{html.escape(page)}" title="{text(f"{title} UMAP to explore".strip())}" loading="lazy" '
+            f'style="width: 100%; max-width: {PANEL * len(panels) + 30}px; height: {PANEL + 110}px; border: 0; background: #fff">'
+            '</iframe></div>')

@@ -1,0 +1,88 @@
+import base64
+import io
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from lib import explore
+
+CLASSES = ["lines", "<b>rings</b>"]
+
+
+def points(n=60, seed=0):
+    """Two classes side by side, as lib.runs.umap has them."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 2
+    return pd.DataFrame({"x": rng.random(n) + 2 * labels, "y": rng.random(n), "label": labels, "index": np.arange(n)})
+
+
+@pytest.mark.parametrize("xy", [np.random.default_rng(0).random((40, 2)), np.zeros((40, 2))])
+def test_neighbours_of_the_same_class_are_counted_without_the_point_itself(xy):
+    labels = np.random.default_rng(1).integers(0, 3, 40)
+    if xy.any():
+        expected = []
+        for i in range(40):
+            order = sorted((j for j in range(40) if j != i), key=lambda j: np.hypot(*(xy[i] - xy[j])))
+            expected.append(sum(labels[j] == labels[i] for j in order[:10]))
+        assert explore.sharing(xy, labels).tolist() == expected
+    else:                                                                  # any ten others are the nearest
+        assert explore.sharing(xy, np.zeros(40, int)).tolist() == [10] * 40
+    assert explore.sharing(xy[:4], np.zeros(4, int)).tolist() == [3] * 4
+
+
+def test_a_picture_is_the_image_but_for_the_compression():
+    image = np.zeros((3, 32, 32), np.uint8)
+    image[0, :, 16:] = 255
+    uri = explore.picture(image)
+    back = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/webp;base64,")))))
+    assert back.shape == (32, 32, 3) and abs(back.astype(int) - image.transpose(1, 2, 0)).mean() < 8
+
+
+def test_a_table_escapes_nothing_twice_and_sorts_by_what_it_is_told():
+    table = explore.html_table(["a", "b"], [[("<b>one</b>", '1"2'), "x"], ["two", ("3 %", 0.03)]], "A <caption>", name="some", listed=(1,))
+    assert '<th scope=row data-order="1&quot;2" data-search="1&quot;2"><b>one</b></th><td>x</td>' in table
+    assert '<td data-order="0.03" data-search="0.03">3 %</td>' in table and "<caption>A &lt;caption&gt;</caption>" in table
+    assert "<table id=some>" in table and '"targets": [1]' in table
+    assert "<script" not in explore.html_table(["a"], [["b"]], "c") and "<thead" not in explore.html_table([], [["b"]], "c")
+
+
+def test_umaps_need_nothing_from_elsewhere_and_only_the_points_that_all_have():
+    fewer = points(50, 1)
+    html = explore.umaps({"one": points(), "two": fewer}, CLASSES, {"angle": np.linspace(0, 1, 60)})
+    assert not re.search(r"&lt;(script|link) [^&]*(src|href)=", html) and explore.umaps({}, CLASSES) == ""
+    assert html.count("<iframe") == 1 and 'title="UMAP to explore"' in html
+
+
+FIRST_PANEL = """() => { const walk = view => view.model.type === 'Figure' ? view : (view.child_views || []).map(walk).find(found => found);
+    window.panel = [...Bokeh.index].map(walk).find(found => found); window.source = panel.model.renderers[0].data_source;
+    window.at = (x, y) => { const {left, top} = panel.el.getBoundingClientRect();
+        return [left + panel.frame.x_scale.compute(x), top + panel.frame.y_scale.compute(y)]; }; }"""
+
+
+def test_a_point_shows_its_image_class_factors_and_neighbours_and_what_is_selected_is_selected_in_all(tmp_path, page):
+    images = np.random.default_rng(0).integers(0, 255, (60, 3, 32, 32), dtype=np.uint8)
+    html = explore.umaps({"small": points(), "large": points(seed=1)}, CLASSES, {"angle": np.linspace(0, 1, 60)}, images, "textures")
+    (tmp_path / "umap.html").write_text(f"<!doctype html><meta charset=utf-8><body>{html}")
+    page.goto(f"file://{tmp_path}/umap.html")
+    frame, inside, outer = page.frame_locator("iframe"), page.frames[1], page.locator("iframe").bounding_box()
+    frame.locator(".bk-Figure").nth(1).wait_for()
+    inside.wait_for_function("window.Bokeh && Bokeh.documents.length && [...Bokeh.index].length")
+    inside.evaluate(FIRST_PANEL)
+    x, y = inside.evaluate("at(source.data.x0[0], source.data.y0[0])")
+    page.mouse.move(outer["x"] + x - 30, outer["y"] + y)
+    page.mouse.move(outer["x"] + x, outer["y"] + y, steps=5)
+    frame.get_by_text("of 10 neighbours here share its class").first.wait_for()
+    assert frame.get_by_text(re.compile("angle 0.00")).count() and frame.locator("img[src^='data:image/webp']").count()
+    corners = [inside.evaluate(f"at({x}, {y})") for x, y in ((-0.03, -0.02), (1.1, -0.02), (1.1, 1.02), (-0.03, 1.02))]
+    page.mouse.move(outer["x"] + corners[3][0], outer["y"] + corners[3][1])
+    page.mouse.down()
+    for x, y in corners:
+        page.mouse.move(outer["x"] + x, outer["y"] + y, steps=5)
+    page.mouse.up()
+    assert sorted(inside.evaluate("source.selected.indices")) == list(range(0, 60, 2))          # the left class, in every panel's source
+    assert inside.evaluate("[...panel.model.document._all_models.values()].filter(m => m.type === 'ColumnDataSource').length") == 1
+    frame.locator("select").select_option("angle")
+    assert inside.evaluate("new Set(source.data.colour).size") > 20
