@@ -65,12 +65,14 @@ def stepper(config, data, device):
     method = train.build(config, data).to(device).train()
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     method = method.to(memory_format=layout)
-    forward = torch.compile(method) if config.compile else method
+    forward = train.compiled(method, device) if config.compile else method
     optimizer = train.optimizer_of(config, [p for p in method.parameters() if p.requires_grad])
     view0, view1 = (torch.randn(config.batch_size, 3, data.size, data.size, device=device).contiguous(memory_format=layout)
                     for _ in range(2))
 
     def step(number):
+        if config.compile:
+            torch.compiler.cudagraph_mark_step_begin()
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.precision == "bf16"):
             loss, _ = forward(view0, view1, None)
         optimizer.zero_grad(set_to_none=True)

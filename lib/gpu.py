@@ -5,6 +5,7 @@ minutes are over, packs every finished run that git does not hold, and prints wh
 on the same machine from the checkpoints, on another from the finished runs.
 """
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -37,11 +38,11 @@ def unpack(archive, place):
 
 
 def rates(archs, profile, data_name, device, epochs=2):
-    """A row per encoder: images a second of the whole training step (data to optimiser) in the last of `epochs` epochs, of the bare model
-    step on a constant batch, and the peak memory of the former."""
+    """A row per encoder, on a GPU two, the second with the step compiled and captured: images a second of the whole training step (data
+    to optimiser) in the last of `epochs` epochs, of the bare model step on a constant batch, and the peak memory of the former."""
     rows = []
-    for arch in archs:
-        config = studies.base(profile, arch, data_name, epochs=epochs)
+    for arch, captured in itertools.product(archs, (False, True) if device == "cuda" else (False,)):
+        config = studies.base(profile, arch, data_name, epochs=epochs, compile=captured)
         data = runs.load_data(config.data, config.limit, device)
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -55,7 +56,7 @@ def rates(archs, profile, data_name, device, epochs=2):
             if device == "cuda":
                 torch.cuda.synchronize()
             took.append(time.perf_counter() - started)
-        rows.append({"arch": arch, "images_per_second": round(steps * config.batch_size / seconds[-1]),
+        rows.append({"arch": arch, "captured": captured, "images_per_second": round(steps * config.batch_size / seconds[-1]),
                      "model_step_images_per_second": round(config.batch_size / sorted(took)[len(took) // 2]), "peak_memory_mb": memory})
         print(rows[-1], flush=True)
     return pd.DataFrame(rows)

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lib import augment, probe, runs, train
+from lib import data as datasets
 from lib.methods import SEED, MoCo, SimCLR
 from lib.train import PretrainConfig, build, cosine_lr, pretrain
 
@@ -374,9 +375,21 @@ def test_an_encoder_whose_projections_really_are_one_point_stops_after_its_first
 
 def test_a_compiled_training_is_the_same_training(monkeypatch, textures):
     compiled = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda module: compiled(module, backend="eager"))     # what is traced, without a compiler
+    monkeypatch.setattr(torch, "compile", lambda module, mode: compiled(module, backend="eager"))     # what is traced, without a compiler
     plain, traced = (losses(pretrain(textures, tiny(epochs=1, compile=flag))[1]) for flag in (False, True))
     assert traced == pytest.approx(plain, rel=1e-4)
+
+
+def test_a_step_is_captured_on_a_gpu_alone(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda module, mode: mode)
+    assert train.compiled(None, "cuda") == train.compiled(None, "cuda:0") == "reduce-overhead" and train.compiled(None, "cpu") is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_captured_training_is_the_same_training(cache):
+    data = datasets.load("textures", limit=96, root=cache, device="cuda")
+    plain, captured = (losses(pretrain(data, tiny(epochs=3, compile=flag), device="cuda")[1]) for flag in (False, True))
+    assert captured == pytest.approx(plain, rel=1e-2)
 
 
 def test_the_gradient_is_finite_for_every_field_that_a_notebook_varies(textures):
