@@ -36,7 +36,8 @@ from lib import augment, check_name, metrics, models, probe, runs, studies, trai
 from lib import data as datasets
 
 SWITCHES = {"fp32": {}, "fp32, no channels_last": {"channels_last": False}, "bf16": {"precision": "bf16"},
-            "fp32, four shuffled BN groups": {"bn_splits": 4}, "fp32, compile": {"compile": True}}
+            "fp32, four shuffled BN groups": {"bn_splits": 4}, "fp32, compile": {"compile": True},
+            "fp32, optimiser not fused": {"fused": False}}
 IMAGES, QUEUE = 5120, 2048               # of an epoch, and of negatives, where pipelines are compared
 WORKERS = (0, 1, 2)                      # of a DataLoader; each rival gets the number that suits it
 GOALS = {"whole step / bare step": 0.95, "lightly": 3.0}
@@ -60,13 +61,14 @@ def device():
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def stepper(config, data, device):
-    """A function that takes one training step on a constant batch."""
+def stepper(config, data, device, fused=True):
+    """A function that takes one training step on a constant batch. fused: the optimiser, as lib.train has it."""
     method = train.build(config, data).to(device).train()
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     method = method.to(memory_format=layout)
     forward = train.compiled(method, device) if config.compile else method
-    optimizer = train.optimizer_of(config, [p for p in method.parameters() if p.requires_grad])
+    parameters = [p for p in method.parameters() if p.requires_grad]
+    optimizer = train.optimizer_of(config, parameters) if fused else torch.optim.AdamW(parameters, lr=config.lr)
     view0, view1 = (torch.randn(config.batch_size, 3, data.size, data.size, device=device).contiguous(memory_format=layout)
                     for _ in range(2))
 
@@ -107,9 +109,9 @@ def repeated(step, steps, batch_size, clock=time.perf_counter):
     return lambda: rate(lambda: [step(number) for number in range(steps)], steps * batch_size, clock)
 
 
-def bare(config, data, steps, clock=time.perf_counter):
+def bare(config, data, steps, clock=time.perf_counter, fused=True):
     """A function: the rate of so many bare steps."""
-    return repeated(stepper(config, data, device()), steps, config.batch_size, clock)
+    return repeated(stepper(config, data, device(), fused), steps, config.batch_size, clock)
 
 
 def whole(config, data):
@@ -256,7 +258,8 @@ def switches(archs, rounds, count=4):
     data, rows = runs.load_data("textures", 512, device()), []
     for arch in archs:
         base = replace(studies.base("textures", arch), precision="fp32", queue=256)
-        found = in_turns({name: bare(replace(base, **switch), data, count, clock) for name, switch in SWITCHES.items()}, rounds)
+        found = in_turns({name: bare(replace(base, **{f: value for f, value in switch.items() if f != "fused"}), data, count, clock,
+                                     switch.get("fused", True)) for name, switch in SWITCHES.items()}, rounds)
         rows += [{"arch": arch, "switch": name, "images_per_second": round(value), "relative": round(value / found["fp32"], 2)}
                  for name, value in found.items()]
     torch.set_num_threads(threads)
