@@ -442,7 +442,7 @@ def index_page(t, rows, profiles, mine, pages, note=""):
               "## Results\n", *[raw(headline_html(t, p)) for p in profiles],
               "## Encoders\n", raw(encoders_html()), "## Runs and machines\n", raw(machines_html(t)),
               *(f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n" + "\n".join(names) + "\n```\n"
-                for caption, names in (("Notebooks", pages), ("To explore", ["ledger", "runs"])))]
+                for caption, names in (("Notebooks", pages), ("To explore", ["ledger", "runs", "take_away"])))]
     return "\n".join(parts)
 
 
@@ -464,6 +464,28 @@ def readable(notebook, name):
                                and not (o.get("name") == "stderr" and re.search(r"\r|it/s|TqdmWarning", o["text"]))]
             cell["metadata"]["mystnb"] = {"image": {"alt": prose[:300] or f"figure of {name}"}}
     return notebook
+
+
+def take_away(executed, found, folder):
+    """Every figure as SVG and every table behind them as CSV, in `folder`; returns a list of links as HTML. executed: {name: notebook, as
+    `readable` gives it}; found: [Run]. The figures of a profile are drawn from its two tables, a row per run and a row per epoch."""
+    parts = []
+    for name, notebook in executed.items():
+        links = []
+        for cell in notebook["cells"]:
+            for svg in [o["data"]["image/svg+xml"] for o in cell.get("outputs", []) if "image/svg+xml" in o.get("data", {})]:
+                path = folder / f"{name}-{len(links) + 1}.svg"
+                path.write_text("".join(svg))
+                links.append(f'<li><a href="take/{path.name}">{path.name}</a>: '
+                             f'{text(textwrap.shorten(cell["metadata"]["mystnb"]["image"]["alt"], 90, placeholder=" …"))}</li>')
+        parts.append(f'<h2><a href="{name}.html">{text(name)}</a></h2><ul>{"".join(links)}</ul>' if links else "")
+    for profile in dict.fromkeys(run.path.parent.name for run in found):
+        some = [run for run in found if run.path.parent.name == profile]
+        for kind, frame in (("runs", runs.tidy(some)), ("epochs", runs.histories(some))):
+            path = folder / f"{profile}-{kind}.csv"
+            frame.to_csv(path, index=False, lineterminator="\n")
+            parts.append(f'<p><a href="take/{path.name}">{path.name}</a>: {len(frame):,} {kind} of <code>{text(profile)}</code></p>')
+    return "".join(parts)
 
 
 def run_pages(found, rows):
@@ -495,12 +517,18 @@ def build(t, rows, profiles, mine, notebooks, report=REPORT, note="", store=runs
     found = [(run, arm_of(run)) for run in (runs.load(store / p / name) for p, name in zip(t.profile, t.run))] if len(t) else []
     for name, title, table in (("ledger", "Every verdict", verdicts_html(rows, shown)), ("runs", "Every run", runs_html(found))):
         (source / f"{name}.md").write_text(f"# {title}\n\n```{{raw}} html\n{explore.library()}\n{table}\n```\n")
+    drawn = {path.stem: readable(nbformat.read(path, 4), path.stem) for path in notebooks}
     for path in notebooks:
-        nbformat.write(readable(nbformat.read(path, 4), path.stem), source / path.name)
+        nbformat.write(drawn[path.stem], source / path.name)
+    (extra := aside / "extra" / "take").mkdir(parents=True)
+    links = take_away(drawn, [run for run, _ in found], extra)
+    (source / "take_away.md").write_text("# Figures and tables to take away\n\n```{raw} html\n<p>Figures as SVG; as CSV the tables that a "
+                                         f"profile's figures are drawn from.</p>{links}\n```\n")
     title = "Small contrastive models without a teacher"
     settings = {
         "project": title, "html_title": title, "extensions": ["myst_nb", "lib.report"], "html_theme": "furo",
-        "html_static_path": [str(source / "_static")], "html_css_files": ["report.css"], "html_math_renderer": "mathml",
+        "html_static_path": [str(source / "_static")], "html_css_files": ["report.css"],
+        "html_extra_path": [str(aside / "extra")], "html_math_renderer": "mathml",
         "html_show_sourcelink": False, "html_copy_source": False, "html_show_copyright": False, "html_show_search_summary": False,
         "html_domain_indices": False, "html_use_index": False, "html_theme_options": {"navigation_with_keys": True},
         "nb_execution_mode": "off", "nb_ipywidgets_js": {}, "nb_merge_streams": True,
@@ -582,12 +610,34 @@ def readme_results(t):
     return "\n\n".join(part for part in (drawn, markdown(verdicts) if tested else "", lacking, *caveats, *tables) if part)
 
 
-BETWEEN = re.compile(r"(<!-- results: python -m lib.report --readme -->\n).*?(\n<!-- end of results -->)", re.DOTALL)
+def readme_speed(folder=None):
+    """The README's section on speed, from the tables of `make bench` in results/bench: a column per encoder."""
+    folder = folder or ROOT / "results" / "bench"
+    if lacking := [name for name in ("steps", "rivals", "limits") if not (folder / f"{name}.csv").is_file()]:
+        return (f"`make bench` measures it on your machine; of our own tables in [results/bench](results/bench), {' and '.join(lacking)} "
+                "are outstanding.")
+    steps, rivals, limits = (pd.read_csv(folder / f"{name}.csv", dtype={"commit": str}).set_index("arch")
+                             for name in ("steps", "rivals", "limits"))
+    rows = {"whole training step, images/s": lambda a: f"{steps.whole_step_images_per_second[a]:,}",
+            "of it the bare model step's": lambda a: f"{steps.ratio[a]:.0%}",
+            "bare step, of what this machine's products and memory allow": lambda a: f"{limits.share_of_limit[a]:.0%}"}
+    for name in dict.fromkeys(rivals.pipeline):
+        if name != "ours":
+            rows[f"ours, times as fast as: {name}"] = lambda a, name=name: (
+                f"{rivals[rivals.pipeline == name].ours_is_times_as_fast[a]:.1f}")
+    made = steps.iloc[0]
+    drawn = pd.DataFrame([{"": what} | {models.ENCODERS[a].label: told(a) for a in steps.index} for what, told in rows.items()])
+    return (f"{markdown(drawn)}\n\nMeasured by `make bench` at {made.commit[:7]} on {made.device}, {made.cores} cores, torch "
+            f"{made.torch}, in turns, so that the ratios hold where the rates do not. What each factor comes from, and switches, sizes "
+            "and evaluation, stand in [results/bench](results/bench).")
+
+
+BETWEEN = re.compile(r"(<!-- (results|speed): python -m lib.report --readme -->\n).*?(\n<!-- end of \2 -->)", re.DOTALL)
 
 
 def refreshed(readme, t):
-    """README text with what stands between the two markers drawn anew."""
-    return BETWEEN.sub(lambda m: m[1] + readme_results(t) + m[2], readme)
+    """README text with what stands between each pair of markers drawn anew."""
+    return BETWEEN.sub(lambda m: m[1] + (readme_results(t) if m[2] == "results" else readme_speed()) + m[3], readme)
 
 
 # ---- the command ----

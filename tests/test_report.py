@@ -60,6 +60,8 @@ def notebook(path, source, **parameters):
 
 DRAWS = """
 import matplotlib.pyplot as plt, pandas as pd, sys
+from lib import plots
+plots.style()
 from tqdm.auto import tqdm
 for _ in tqdm(range(3)): pass
 print("profile is", profile)
@@ -141,6 +143,14 @@ def test_every_image_of_the_report_says_what_it_shows(site):
     assert drawn and all('role="img" aria-label="loss, ' in text for text in drawn)
 
 
+def test_every_figure_is_there_as_svg_and_what_it_is_drawn_from_as_csv(site):
+    page = Page(site / "take_away.html")
+    [figure] = [link for link in page.links if link.endswith(".svg")]
+    assert (site / figure).read_text().lstrip().startswith("<?xml")
+    table, history = (pd.read_csv(site / "take" / f"textures-{kind}.csv") for kind in ("runs", "epochs"))
+    assert set(history.run) == set(table.run) and table.knn_test.notna().all() and {"take/quick-runs.csv"} < set(page.links)
+
+
 def test_mathematics_is_in_the_page_itself(site):
     page = Page(site / "01_pretext_fitting.html")
     assert page.tags.count("math") >= 2 and {"mfrac", "msubsup"} <= set(page.tags)
@@ -215,8 +225,10 @@ def test_the_ledger_is_sorted_and_filtered_by_verdict_and_profile(site, page):
     explored(page, site / "ledger.html")
     head = page.locator("table.dataTable thead th:nth-child(6)")
     head.click()
+    page.locator("th[aria-sort=ascending]").wait_for()
     first = [int(n) for n in shown(page, 6)]
     head.click()
+    page.locator("th[aria-sort=descending]").wait_for()
     assert first == sorted(first) and [int(n) for n in shown(page, 6)] == first[::-1] and len(set(first)) > 1
 
 
@@ -452,6 +464,21 @@ def test_the_readme_shows_the_figure_when_there_are_runs_to_draw(tmp_path):
         t.loc[t.arch == "pixels", "instdisc_dsd_top1_test"] = pixels
         assert ("often (99.0%) than any trained encoder" in report.readme_results(t)) == floor
     assert "](results/figure.svg)" not in report.BETWEEN.sub("", (runs.ROOT / "README.md").read_text())
+
+
+def test_the_readmes_section_on_speed_has_a_column_per_encoder_or_says_what_is_lacking(tmp_path):
+    assert "steps and rivals and limits are outstanding" in report.readme_speed(tmp_path)
+    made = {"device": "a machine", "cores": 2, "torch": "2", "commit": "0123456789"}
+    archs = ("mobilenet_v3_small", "resnet18")
+    tables = {"steps": [{"arch": a, "whole_step_images_per_second": 1200 + i, "ratio": 0.87 + i / 10} for i, a in enumerate(archs)],
+              "rivals": [{"arch": a, "pipeline": pipeline, "ours_is_times_as_fast": 3.04 + i}
+                         for i, a in enumerate(archs) for pipeline in ("ours", "lightly")],
+              "limits": [{"arch": a, "share_of_limit": 0.5} for a in archs]}
+    for name, rows in tables.items():
+        pd.DataFrame(rows).assign(**made).to_csv(tmp_path / f"{name}.csv", index=False)
+    shown = report.readme_speed(tmp_path)
+    assert "|  | MobileNetV3-Small | ResNet-18 |" in shown.replace("| – |", "|  |") and "| 1,200 | 1,201 |" in shown
+    assert "| 87% | 97% |" in shown and "times as fast as: lightly | 3.0 | 4.0 |" in shown and "at 0123456 on a machine" in shown
 
 
 def test_the_terminal_shows_every_claim_with_its_verdict(tmp_path):
