@@ -113,7 +113,7 @@ class Remedy:
 
 REMEDIED = ("mobilenet_v3_small", "resnet18")   # where remedies are tried one at a time
 COOLER, STRONGER, WIDER = {"tau": 0.1}, {"jitter": (0.8, 0.8, 0.8, 0.4), "grayscale_p": 0.5}, {"projector": "wide"}
-OURS = {"crop_min": 0.5}   # a recipe of our own, {field: value}, that its search chose (studies.our_recipe); {}: nothing helped
+OURS = {}           # a recipe of our own, {field: value}, that its search chose (studies.our_recipe); {}: nothing helped
 REMEDIES = [
     Remedy("temperature", "A lower temperature helps small models", "paper, remedy: temperature", "temperature 0.1", COOLER, REMEDIED,
            "03_temperature"),

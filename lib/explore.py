@@ -9,7 +9,7 @@ import json
 
 import numpy as np
 
-from lib import models
+from lib import models, runs
 
 NEAREST = 10        # neighbours in the picture of which a point tells how many share its class
 PANEL = 270         # side of a UMAP, pixels; three fit beside the report's navigation
@@ -25,10 +25,10 @@ def text(value):
 
 def html_table(head, body, caption, classes="", name="", listed=()):
     """A table that scrolls sideways on a narrow screen; the first cell of each row is its heading. Cells are HTML, or (HTML, what it is
-    sorted and filtered by). With a name it sorts, and columns (indices) that are `listed` filter by lists, on a page with `library`."""
+    sorted by). With a name it sorts, and columns (indices) that are `listed` filter by lists, on a page with `library`."""
     def cell(content, tag):
         shown, order = content if isinstance(content, tuple) else (content, None)
-        attributes = "" if order is None else f' data-order="{text(order)}" data-search="{text(order)}"'
+        attributes = "" if order is None else f' data-order="{text(order)}"'
         return f"<{tag}{' scope=row' if tag == 'th' else ''}{attributes}>{shown}</{tag}>"
     head = "".join(f'<th scope="col">{shown}</th>' for shown in head)
     rows = "".join("<tr>" + "".join(cell(c, "td" if i else "th") for i, c in enumerate(row)) + "</tr>" for row in body)
@@ -93,7 +93,8 @@ def pairs(values, caption):
 def run_page(run, what, rests, drawn=""):
     """The body of a run's page. what: its arm, in words; rests: the names of the verdicts that rest on it; drawn: its curves."""
     c, profile = run.config, run.path.parent.name
-    plain = {f: getattr(c, f) for f in c.__dataclass_fields__} | {f: getattr(c, f).arch for f in ("start", "teacher") if getattr(c, f)}
+    plain = {f: getattr(c, f) for f in c.__dataclass_fields__} | {
+        f: runs.folder(getattr(c, f), profile).name for f in ("start", "teacher") if getattr(c, f)}
     numbers = {k: v for k, v in run.metrics.items() if isinstance(v, (int, float)) and not k.startswith("nn")}
     behind = ", ".join(f"<code>{text(claim)}</code>" for claim in rests) or "none"
     return (f"<h1>{text(models.ENCODERS[c.arch].label)}, {text(what)}, seed {c.seed}</h1>"

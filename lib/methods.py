@@ -43,7 +43,7 @@ class MoCo(nn.Module):
 
     @torch.no_grad()
     def keys(self, view):
-        deal = torch.arange(len(view)).view(self.bn_splits, -1).T.reshape(-1)   # one image of each query group in turn
+        deal = torch.arange(len(view), device=view.device).view(self.bn_splits, -1).T.reshape(-1)   # one image of each query group in turn
         z = self.key(view[deal] if self.bn_splits > 1 else view)
         z = z[deal.argsort()] if self.bn_splits > 1 else z
         return F.normalize(z.float(), dim=1)

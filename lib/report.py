@@ -371,7 +371,8 @@ def verdicts_html(rows, pages):
                      str(row.n), text(detectable(row)),
                      "" if nothing else f"<details><summary>{len(row.runs.split())}</summary><ul>{behind}</ul></details>"])
     return html_table(["Claim", "Profile", "Encoder", "Verdict", "Effect, 95 % interval", "n", "Smallest detectable", "Runs"], body,
-                      f"{len(body)} verdicts. A head sorts, its menu filters; a claim leads to its notebook, a run to its page.",
+                      f"{len(body)} verdicts. A head sorts (effects as fractions, whatever their unit), its menu filters; a claim leads to "
+                      "its notebook, a run to its page.",
                       name="ledger", listed=(0, 1, 2, 3))
 
 
@@ -390,10 +391,10 @@ def runs_html(found):
 
 def arm_of(run):
     """What a run changes of its profile's baseline, in words."""
-    c = run.config
-    if not c.epochs or c.method == "supervised":
-        return "untrained" if not c.epochs else SUPERVISED
-    return studies.change(c, run.path.parent.name) or ("baseline" if c.width == 1 else f"width {c.width:g}")
+    c, profile = run.config, run.path.parent.name
+    arm = "untrained" if not c.epochs else SUPERVISED if c.method == "supervised" else studies.change(c, profile) or "baseline"
+    usual = {studies.profile(profile).base.data, *studies.profile(profile).copies}
+    return arm + (f", width {c.width:g}" if c.width != 1 else "") + (f", on {c.data}" if c.data not in usual else "")
 
 
 STYLE = """
@@ -467,8 +468,8 @@ def readable(notebook, name):
 
 
 def take_away(executed, found, folder):
-    """Every figure as SVG and every table behind them as CSV, in `folder`; returns a list of links as HTML. executed: {name: notebook, as
-    `readable` gives it}; found: [Run]. The figures of a profile are drawn from its two tables, a row per run and a row per epoch."""
+    """Every figure as SVG, and as CSV two tables a profile, a row per run and a row per epoch, in `folder`; returns links as HTML.
+    executed: {name: notebook, as `readable` gives it}; found: [Run]. Not in the tables: what images, UMAPs and transfer are drawn from."""
     parts = []
     for name, notebook in executed.items():
         links = []
@@ -522,8 +523,8 @@ def build(t, rows, profiles, mine, notebooks, report=REPORT, note="", store=runs
         nbformat.write(drawn[path.stem], source / path.name)
     (extra := aside / "extra" / "take").mkdir(parents=True)
     links = take_away(drawn, [run for run, _ in found], extra)
-    (source / "take_away.md").write_text("# Figures and tables to take away\n\n```{raw} html\n<p>Figures as SVG; as CSV the tables that a "
-                                         f"profile's figures are drawn from.</p>{links}\n```\n")
+    (source / "take_away.md").write_text("# Figures and tables to take away\n\n```{raw} html\n<p>Figures as SVG; as CSV each profile's "
+                                         f"runs and epochs, from which all but images, UMAPs and transfer are drawn.</p>{links}\n```\n")
     title = "Small contrastive models without a teacher"
     settings = {
         "project": title, "html_title": title, "extensions": ["myst_nb", "lib.report"], "html_theme": "furo",
@@ -619,10 +620,10 @@ def readme_speed(folder=None):
     steps, rivals, limits = (pd.read_csv(folder / f"{name}.csv", dtype={"commit": str}).set_index("arch")
                              for name in ("steps", "rivals", "limits"))
     rows = {"whole training step, images/s": lambda a: f"{steps.whole_step_images_per_second[a]:,}",
-            "of it the bare model step's": lambda a: f"{steps.ratio[a]:.0%}",
+            f"share of the bare model step's rate (goal {steps.goal.iloc[0]:.0%})": lambda a: f"{steps.ratio[a]:.0%}",
             "bare step, of what this machine's products and memory allow": lambda a: f"{limits.share_of_limit[a]:.0%}"}
     for name in dict.fromkeys(rivals.pipeline):
-        if name != "ours":
+        if not name.startswith("ours") and "bare" not in name:             # those have other steps or no data
             rows[f"ours, times as fast as: {name}"] = lambda a, name=name: (
                 f"{rivals[rivals.pipeline == name].ours_is_times_as_fast[a]:.1f}")
     made = steps.iloc[0]

@@ -39,7 +39,7 @@ SEARCH_SEED, FINAL_SEED = 100, 101
 # What `tau_search` and `recipe_search` found on val, with these two seeds as well; tests/test_studies.py compares it with the stored runs.
 TAU_LRS = {                   # encoder -> {temperature: its best learning rate} (best_rates)
     "mobilenet_v3_small": {0.02: 2e-3, 0.05: 2e-3, 0.1: 6e-4, 0.2: 6e-4, 0.5: 6e-3, 1.0: 6e-4}}
-UNION = {"crop_min": 0.5}      # what helps in the first stage of the search for a recipe, together (helpful): its second stage
+UNION = {}                    # what helps in the first stage of the search for a recipe, together (helpful): its second stage; {}: nothing
 SINGLES = (claims.COOLER, {"tau": 0.5}, claims.WIDER, {"projector": "mlp2048"}, {"projector_bn": True}, {"crop_min": 0.5},
            {"crop_min": 0.08}, {"blur_p": 0.0})     # its first stage, beside the longest queue
 
@@ -247,6 +247,14 @@ def _recipe_gains(table, standard=TEXTURES):
             for recipe, found in knn.items() if recipe and {arch: set(of_seeds) for arch, of_seeds in found.items()} == whole}
 
 
+def rate_choices(table):
+    """What the search for a rate per temperature saw, from a table of its runs of one encoder: a row per temperature, a column per learning
+    rate, kNN accuracy on val in percent: the mean and in brackets each seed's."""
+    cells = table.sort_values("seed").groupby(["tau", "lr"]).knn_val.agg(
+        lambda knn: f"{100 * knn.mean():.1f} ({', '.join(f'{100 * value:.1f}' for value in knn)})").unstack()
+    return cells.rename_axis(index="temperature", columns="learning rate")
+
+
 def recipe_choices(table, name=TEXTURES.data):
     """What the search for our recipe saw, from a table of its runs: a row per departure, in words, the best on average first; a column per
     encoder with the gain in kNN on val, points, and in brackets each seed's."""
@@ -259,12 +267,11 @@ def recipe_choices(table, name=TEXTURES.data):
 
 
 def helpful(table):
-    """UNION: of each field the best of the single values that gain on average over the encoders and lose on none."""
+    """UNION: of each field its best single value, where that gains on average over the encoders and loses on none."""
     gains, best = recipe_gains(table), {}
     for recipe in sorted((r for r in gains if len(r) == 1), key=lambda r: gains[r].mean()):
-        if gains[recipe].mean() > 0 and gains[recipe].min() >= 0:
-            best[recipe[0][0]] = recipe                                    # the last is the best
-    return dict(recipe[0] for recipe in best.values())
+        best[recipe[0][0]] = recipe                                        # the last is the best
+    return dict(recipe[0] for recipe in best.values() if gains[recipe].mean() > 0 and gains[recipe].min() >= 0)
 
 
 def our_recipe(table):
@@ -366,7 +373,7 @@ def temperature(name, data=None, archs=None, taus=None):
 
 def by_rate(table):
     """Runs of the temperature as two curves, told by a column `rate`: all that have the baseline's learning rate, and all that have the one
-    chosen for their temperature (TAU_LRS), the baseline's own among them; of an encoder without a choice the first alone."""
+    chosen for their temperature (TAU_LRS), the baseline's temperature included; of an encoder without a choice the first alone."""
     standard = table[table.arm == "trained"]
     first = standard.groupby("arch").lr.first()
     rates = {(row.arch, row.tau): row.lr for row in standard.itertuples() if row.arch in TAU_LRS and row.optimizer == "adamw"} | {
@@ -743,7 +750,9 @@ def main(argv=None):
     if not wanted and not aside:
         sys.exit(f"error: --match {args.match!r} is in the name of no run of profile {args.profile}; --dry-run lists them")
     missing = [c for c in wanted if (path := runs.folder(c, args.profile)) in aside or not path.exists()]
-    print(f"{args.profile}: {len(wanted)} runs, {len(missing)} missing" + (f", {len(failed)} damaged" if failed else "")
+    starts = len({c.start for c in wanted if c.start})
+    print(f"{args.profile}: {len(wanted)} runs, {f'{starts} of them starts of others, ' if starts else ''}{len(missing)} missing"
+          + (f", {len(failed)} damaged" if failed else "")
           + (f", about {duration(hours(missing))} on two idle cores with --jobs 2" if missing else ""), flush=True)
     for config in missing if args.dry_run else []:
         print(" ", runs.folder(config, args.profile).name)
@@ -836,4 +845,6 @@ def _obey(flag, done, seconds=0.2):
 
 
 if __name__ == "__main__":
+    if "--dry-run" in sys.argv and hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)                      # `| head` has seen enough; a training must not end by that
     main()

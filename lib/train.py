@@ -217,7 +217,9 @@ def build(config, data, start=None, teacher=None):
 
 
 def compiled(method, device):
-    """torch.compile; on a GPU with the step captured as a CUDA graph, since hundreds of small kernels take longer to launch than to run."""
+    """torch.compile; on a GPU its kernels captured as CUDA graphs, since hundreds of small ones take longer to launch than to run (not yet
+    tried on one)."""
+    torch._dynamo.reset()                                                  # after eight other methods it would silently compile no more
     return torch.compile(method, mode="reduce-overhead" if torch.device(device).type == "cuda" else None)
 
 

@@ -135,6 +135,13 @@ def test_the_best_rate_of_each_temperature_is_the_best_on_val():
     assert studies.best_rates(table.sample(frac=1, random_state=0)) == {"a": {0.1: 0.2, 0.5: 0.3}, "b": {0.1: 0.1}}
 
 
+def test_the_table_of_the_search_for_rates_has_each_seeds_accuracy():
+    table = pd.DataFrame([{"tau": tau, "lr": lr, "seed": seed, "knn_val": tau + lr + (seed - 100) / 10}
+                          for tau in (0.1, 0.5) for lr in (0.1, 0.2) for seed in (101, 100)])
+    found = studies.rate_choices(table)
+    assert found.shape == (2, 2) and found.loc[0.5, 0.2] == "75.0 (70.0, 80.0)" and found.loc[0.1, 0.1] == "25.0 (20.0, 30.0)"
+
+
 def test_the_rate_of_each_temperature_is_what_its_search_found_best():
     wanted = studies.tau_search("textures")
     assert studies.TAU_LRS == studies.best_rates(runs.tidy(runs.load(runs.folder(c, "textures")) for c in wanted))
@@ -172,10 +179,9 @@ COOL, WARM, WIDE, BN, CROPS = (("tau", 0.1),), (("tau", 0.5),), (("projector", "
 STAGE = {COOL: (0.02, 0.04), WARM: (0.01, 0.01), WIDE: (0.05, 0.05), BN: (0.2, -0.01), CROPS: (-0.1, 0.05)}
 
 
-def test_what_helps_is_of_each_field_the_best_value_that_gains_on_average_and_loses_on_no_encoder():
+def test_what_helps_is_the_best_value_of_each_field_where_it_gains_on_average_and_loses_on_no_encoder():
     assert studies.helpful(recipes(STAGE)) == {"tau": 0.1, "projector": "wide"}
-    assert studies.helpful(recipes(STAGE | {WARM: (0.1, -0.01)})) == {"tau": 0.1, "projector": "wide"}     # one that loses is no choice
-    assert studies.helpful(recipes({COOL: (0.02, -0.01), WARM: (0.1, -0.01), WIDE: (0.05, 0.0)})) == {"projector": "wide"}
+    assert studies.helpful(recipes(STAGE | {WARM: (0.1, -0.01)})) == {"projector": "wide"}     # a field's best value, which loses on one
     assert studies.helpful(recipes(dict.fromkeys(STAGE, (0.0, 0.0)))) == {}
     whole = recipes(STAGE)
     short = whole[(whole.projector == "simple") | (whole.arch == "resnet18") | (whole.seed == 100)]     # a run of the wide one collapsed
@@ -509,11 +515,17 @@ def test_transfers_are_of_some_arms_and_seeds_computed_by_their_own_profile_up_t
 
 # --- the command ------------------------------------------------------------------------------------------------------
 
+def said_of(profile, capsys):
+    main(["--profile", profile, "--dry-run"])
+    return capsys.readouterr().out
+
+
 def test_a_dry_run_lists_what_is_missing_and_trains_nothing(toy, monkeypatch, capsys):
     monkeypatch.setattr(runs, "run_or_load", None)
     main(["--profile", "toy", "--dry-run"])
     said = capsys.readouterr().out
     assert "toy: 3 runs, 3 missing" in said and not toy.exists()
+    assert re.search(r"textures: \d+ runs, 29 of them starts of others, \d+ missing", said_of("textures", capsys))
     assert all(runs.folder(config, "toy").name in said for config in plan("toy"))
 
 
