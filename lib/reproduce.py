@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib import check_name, runs, studies, train
+from lib import check_name, claims, runs, studies, train
 
 STORE = runs.STORE / ".reproduced"
 MEASURES = ("knn_val", "knn_test", "linear_test", "instdisc_dsd_top1_test", "uniformity_d_test", "intra_class_d_test")
@@ -24,7 +24,7 @@ DEVIATIONS = 3
 def spread(table, measure):
     """{kind: standard deviation over seeds}, pooled over the arms of a kind (equal but for the seed) that have two or more seeds."""
     arm = [c for c in studies.PretrainConfig.__dataclass_fields__ if c in table and c != "seed"]
-    groups = table.assign(arm=table[arm].astype(str).agg("|".join, axis=1), kind=[kind(**row) for row in table.to_dict("records")])
+    groups = table.assign(arm=claims._key(table, arm), kind=[kind(**row) for row in table.to_dict("records")])
     groups = groups.groupby(["kind", "arm"])[measure]
     of_arms = pd.DataFrame({"variance": groups.var(), "freedom": groups.count() - 1}).query("freedom > 0")
     pooled = (of_arms.variance * of_arms.freedom).groupby("kind").sum() / of_arms.freedom.groupby("kind").sum()

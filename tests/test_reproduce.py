@@ -27,7 +27,7 @@ def seeds(*knn, arch="resnet18", **fields):
 def test_the_spread_is_the_pooled_deviation_over_seeds_of_the_arms_of_an_encoder():
     table = pd.concat([seeds(0.1, 0.3, 0.5), seeds(0.5, 0.6, tau=0.1), seeds(0.9, tau=0.5), seeds(0.2, arch="deit_tiny")])
     others = [seeds(0.1, 0.9, epochs=0), seeds(0.1, 0.8, evaluation="val"), seeds(0.1, 0.7, method="supervised")]   # spread differently
-    for t in (table, pd.concat([table, *others])):
+    for t in (table, table.assign(limit=np.nan), table.assign(limit=None), pd.concat([table, *others])):     # a missing limit is one, too
         found = reproduce.spread(t, "knn_test")
         assert found["resnet18 moco full"] == pytest.approx(np.sqrt((2 * 0.04 + 1 * 0.005) / 3)) and "deit_tiny moco full" not in found
     assert found["resnet18 untrained"] == pytest.approx(0.8 / np.sqrt(2))
