@@ -176,6 +176,7 @@ def umaps(found, classes, factors=None, images=None, title=""):
     grid = gridplot([panels], toolbar_location="above", merge_tools=True)
     bundled = Resources(mode="inline", log_level="error")
     page = file_html(column(choose, grid), bundled, title or "UMAP")
-    return (f'<div class="umaps"><div>{text(title)}</div><iframe srcdoc="{html.escape(page)}" title="{text(f"{title} UMAP to explore".strip())}" loading="lazy" '
+    return (f'<div class="umaps"><div>{text(title)}</div>'
+            f'<iframe srcdoc="{html.escape(page)}" title="{text(f"{title} UMAP to explore".strip())}" loading="lazy" '
             f'style="width: 100%; max-width: {PANEL * len(panels) + 30}px; height: {PANEL + 110}px; border: 0; background: #fff">'
             '</iframe></div>')
