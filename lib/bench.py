@@ -36,8 +36,7 @@ from lib import augment, check_name, metrics, models, probe, runs, studies, trai
 from lib import data as datasets
 
 SWITCHES = {"fp32": {}, "fp32, no channels_last": {"channels_last": False}, "bf16": {"precision": "bf16"},
-            "fp32, four shuffled BN groups": {"bn_splits": 4}, "fp32, compile": {"compile": True},
-            "fp32, optimiser not fused": {"fused": False}}
+            "fp32, four shuffled BN groups": {"bn_splits": 4}, "fp32, compile": {"compile": True}}
 IMAGES, QUEUE = 5120, 2048               # of an epoch, and of negatives, where pipelines are compared
 WORKERS = (0, 1, 2)                      # of a DataLoader; each rival gets the number that suits it
 GOALS = {"whole step / bare step": 0.95, "lightly": 3.0}
@@ -73,8 +72,6 @@ def stepper(config, data, device, fused=True):
                     for _ in range(2))
 
     def step(number):
-        if config.compile:
-            torch.compiler.cudagraph_mark_step_begin()
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.precision == "bf16"):
             loss, _ = forward(view0, view1, None)
         optimizer.zero_grad(set_to_none=True)
@@ -258,8 +255,8 @@ def switches(archs, rounds, count=4):
     data, rows = runs.load_data("textures", 512, device()), []
     for arch in archs:
         base = replace(studies.base("textures", arch), precision="fp32", queue=256)
-        found = in_turns({name: bare(replace(base, **{f: value for f, value in switch.items() if f != "fused"}), data, count, clock,
-                                     switch.get("fused", True)) for name, switch in SWITCHES.items()}, rounds)
+        measures = {name: bare(replace(base, **switch), data, count, clock) for name, switch in SWITCHES.items()}
+        found = in_turns(measures | {"fp32, optimiser not fused": bare(base, data, count, clock, fused=False)}, rounds)
         rows += [{"arch": arch, "switch": name, "images_per_second": round(value), "relative": round(value / found["fp32"], 2)}
                  for name, value in found.items()]
     torch.set_num_threads(threads)

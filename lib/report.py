@@ -614,14 +614,16 @@ def readme_results(t):
 def readme_speed(folder=None):
     """The README's section on speed, from the tables of `make bench` in results/bench: a column per encoder."""
     folder = folder or ROOT / "results" / "bench"
-    if lacking := [name for name in ("steps", "rivals", "limits") if not (folder / f"{name}.csv").is_file()]:
-        return (f"`make bench` measures it on your machine; of our own tables in [results/bench](results/bench), {' and '.join(lacking)} "
-                "are outstanding.")
-    steps, rivals, limits = (pd.read_csv(folder / f"{name}.csv", dtype={"commit": str}).set_index("arch")
-                             for name in ("steps", "rivals", "limits"))
+    found = {name: pd.read_csv(folder / f"{name}.csv", dtype={"commit": str}).set_index("arch")
+             for name in ("steps", "rivals", "limits") if (folder / f"{name}.csv").is_file()}
+    if "steps" not in found:
+        return "`make bench` measures it on your machine; our own tables are outstanding."
+    steps, lacking = found["steps"], [name for name in ("rivals", "limits") if name not in found]
     rows = {"whole training step, images/s": lambda a: f"{steps.whole_step_images_per_second[a]:,}",
-            f"share of the bare model step's rate (goal {steps.goal.iloc[0]:.0%})": lambda a: f"{steps.ratio[a]:.0%}",
-            "bare step, of what this machine's products and memory allow": lambda a: f"{limits.share_of_limit[a]:.0%}"}
+            f"share of the bare model step's rate (goal {steps.goal.iloc[0]:.0%})": lambda a: f"{steps.ratio[a]:.0%}"}
+    if "limits" in found:
+        rows["bare step, of what this machine's products and memory allow"] = lambda a: f"{found['limits'].share_of_limit[a]:.0%}"
+    rivals = found.get("rivals", pd.DataFrame(columns=["pipeline"]))
     for name in dict.fromkeys(rivals.pipeline):
         if not name.startswith("ours") and "bare" not in name:             # those have other steps or no data
             rows[f"ours, times as fast as: {name}"] = lambda a, name=name: (
@@ -630,7 +632,8 @@ def readme_speed(folder=None):
     drawn = pd.DataFrame([{"": what} | {models.ENCODERS[a].label: told(a) for a in steps.index} for what, told in rows.items()])
     return (f"{markdown(drawn)}\n\nMeasured by `make bench` at {made.commit[:7]} on {made.device}, {made.cores} cores, torch "
             f"{made.torch}, in turns, so that the ratios hold where the rates do not. What each factor comes from, and switches, sizes "
-            "and evaluation, stand in [results/bench](results/bench).")
+            "and evaluation, stand in [results/bench](results/bench)"
+            + (f"; {' and '.join(lacking)} are outstanding." if lacking else "."))
 
 
 BETWEEN = re.compile(r"(<!-- (results|speed): python -m lib.report --readme -->\n).*?(\n<!-- end of \2 -->)", re.DOTALL)

@@ -250,9 +250,13 @@ def _recipe_gains(table, standard=TEXTURES):
 def rate_choices(table):
     """What the search for a rate per temperature saw, from a table of its runs of one encoder: a row per temperature, a column per learning
     rate, kNN accuracy on val in percent: the mean and in brackets each seed's."""
-    cells = table.sort_values("seed").groupby(["tau", "lr"]).knn_val.agg(
-        lambda knn: f"{100 * knn.mean():.1f} ({', '.join(f'{100 * value:.1f}' for value in knn)})").unstack()
+    cells = table.sort_values("seed").groupby(["tau", "lr"]).knn_val.agg(_seed_by_seed).unstack()
     return cells.rename_axis(index="temperature", columns="learning rate")
+
+
+def _seed_by_seed(values, sign=""):
+    """Fractions as percent or points: the mean, and in brackets each."""
+    return f"{100 * np.mean(values):{sign}.1f} ({', '.join(f'{100 * value:{sign}.1f}' for value in values)})"
 
 
 def recipe_choices(table, name=TEXTURES.data):
@@ -261,8 +265,8 @@ def recipe_choices(table, name=TEXTURES.data):
     found, gains, rows = _recipe_gains(table), recipe_gains(table), []
     for recipe in sorted(gains, key=lambda r: -gains[r].mean()):
         words = change(replace(base(name, claims.REMEDIED[0]), **dict(recipe)), name)
-        rows.append({"departure": words} | {models.ENCODERS[arch].label: f"{100 * np.mean(list(of_seeds.values())):+.1f} ("
-                    f"{', '.join(f'{100 * gain:+.1f}' for gain in of_seeds.values())})" for arch, of_seeds in found[recipe].items()})
+        rows.append({"departure": words} | {models.ENCODERS[arch].label: _seed_by_seed(list(of_seeds.values()), "+")
+                                            for arch, of_seeds in found[recipe].items()})
     return pd.DataFrame(rows)
 
 

@@ -217,10 +217,15 @@ def build(config, data, start=None, teacher=None):
 
 
 def compiled(method, device):
-    """torch.compile; on a GPU its kernels captured as CUDA graphs, since hundreds of small ones take longer to launch than to run (not yet
-    tried on one)."""
+    """The method compiled: forward(view0, view1, index). On a GPU its kernels are captured as CUDA graphs, since hundreds of small ones
+    take longer to launch than to run (not yet tried on one)."""
     torch._dynamo.reset()                                                  # after eight other methods it would silently compile no more
-    return torch.compile(method, mode="reduce-overhead" if torch.device(device).type == "cuda" else None)
+    inner = torch.compile(method, mode="reduce-overhead" if torch.device(device).type == "cuda" else None)
+
+    def forward(*batch):
+        torch.compiler.cudagraph_mark_step_begin()
+        return tuple(value.clone() for value in inner(*batch))             # the next replay writes over its own
+    return forward
 
 
 def optimizer_of(config, parameters):
@@ -305,8 +310,6 @@ def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=No
                 for group in optimizer.param_groups:
                     group["lr"] = cosine_lr(step, total, config.warmup_epochs * steps, config.lr)
                 torch.manual_seed(config.seed * 1_000_003 + step)          # dropout and stochastic depth
-                if config.compile:
-                    torch.compiler.cudagraph_mark_step_begin()
                 with torch.autocast(device_type=torch.device(device).type, dtype=torch.bfloat16,
                                     enabled=config.precision == "bf16"):
                     loss, hit = forward(view0, view1, index)
@@ -315,8 +318,8 @@ def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=No
                 norms.append(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
                 optimizer.step()
                 method.after_step(step)
-                losses.append(loss.detach().clone())                       # a captured step writes the next loss over it
-                hits.append(hit.detach().clone())
+                losses.append(loss.detach())
+                hits.append(hit.detach())
                 shown.update(len(index))
                 step += 1
                 if step % steps:

@@ -381,8 +381,11 @@ def test_a_compiled_training_is_the_same_training(monkeypatch, textures):
 
 
 def test_a_step_is_captured_on_a_gpu_alone(monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda module, mode: mode)
-    assert train.compiled(None, "cuda") == train.compiled(None, "cuda:0") == "reduce-overhead" and train.compiled(None, "cpu") is None
+    modes, mine = [], torch.zeros(1)
+    monkeypatch.setattr(torch, "compile", lambda module, mode: modes.append(mode) or (lambda *batch: (mine, mine)))
+    loss, hit = [train.compiled(None, device)() for device in ("cuda", "cuda:0", "cpu")][0]
+    mine += 1                                                              # as the next replay does
+    assert modes == ["reduce-overhead", "reduce-overhead", None] and loss == hit == 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
