@@ -629,7 +629,7 @@ def readme_speed(folder=None):
             rows[f"ours, times as fast as: {name}"] = lambda a, name=name: (
                 f"{rivals[rivals.pipeline == name].ours_is_times_as_fast[a]:.1f}")
     made = steps.iloc[0]
-    drawn = pd.DataFrame([{"": what} | {models.ENCODERS[a].label: told(a) for a in steps.index} for what, told in rows.items()])
+    drawn = pd.DataFrame([{"measured": what} | {models.ENCODERS[a].label: told(a) for a in steps.index} for what, told in rows.items()])
     return (f"{markdown(drawn)}\n\nMeasured by `make bench` at {made.commit[:7]} on {made.device}, {made.cores} cores, torch "
             f"{made.torch}, in turns, so that the ratios hold where the rates do not. What each factor comes from, and switches, sizes "
             "and evaluation, stand in [results/bench](results/bench)"
