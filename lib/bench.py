@@ -20,7 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from dataclasses import replace
 from pathlib import Path
 
@@ -319,13 +319,21 @@ def limits(archs, rounds):
 def augmentation(archs, rounds):
     config, data = compared(archs[0])
     off = {"jitter_p": 0.0, "grayscale_p": 0.0, "blur_p": 0.0}
-    index, number = torch.arange(config.batch_size), IMAGES // config.batch_size
-    batch = data.train.images[index.to(data.train.images.device)]
+    batch = data.train.images[:config.batch_size]
+    order = torch.arange(IMAGES // config.batch_size * config.batch_size)
 
     def views(operations):
         wanted = replace(config.augmentation, **(off | operations))
-        return lambda: rate(lambda: [augment.view(batch, index, wanted, 0, n, stream) for n in range(number) for stream in (0, 1)], IMAGES)
-    found = in_turns({name: views(operations) for name, operations in AUGMENTATIONS.items()}, rounds)
+        return lambda: rate(lambda: deque(augment.views(((ids, batch) for ids in order.split(config.batch_size)), order, wanted, 0, 0),
+                                          maxlen=0), IMAGES)
+
+    def batched():
+        for stream in (0, 1):
+            for ids in order.split(config.batch_size):
+                augment.batched(batch, augment.draw(ids, config.augmentation, data.size, data.size, 0, 0, stream),
+                                config.standardize, data.size)
+    found = in_turns({name: views(operations) for name, operations in AUGMENTATIONS.items()}
+                     | {"all of MoCo v2, as operations on the batch": lambda: rate(batched, IMAGES)}, rounds)
     crop = 1 / found["crop and flip"]
     return pd.DataFrame([{"views_with": name, "images_per_second": round(value), "microseconds_per_image": round(1e6 / value, 1),
                           "of_it_beyond_the_crop": round(1e6 * (1 / value - crop), 1)} for name, value in found.items()])

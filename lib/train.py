@@ -16,8 +16,9 @@ from lib.methods import SEED, MoCo, SimCLR, Supervised
 
 # Checksum of every file that decides what a training step does: nothing is gone on from that other code began.
 CODE = hashlib.sha256(b"".join((Path(__file__).with_name(f"{name}.py")).read_bytes() for name in (
-    "augment", "data", "losses", "methods", "metrics", "models", "probe", "textures", "train"))).hexdigest()
-ROUNDING = 2   # raised when the same training rounds otherwise, as 2 did (the fused optimiser): the same numbers, but not to the bit
+    "augment", "data", "kernels", "losses", "methods", "metrics", "models", "probe", "textures", "train"))).hexdigest()
+ROUNDING = 3   # raised when the same training rounds otherwise, as 2 (the fused optimiser) and 3 (views by Numba) did: not to the bit
+WATCH_EVERY = 8  # steps between two norms of the gradient: each reads all of it, 2 % of a small encoder's step on a CPU
 METHODS = ("moco", "simclr", "seed", "supervised")
 
 
@@ -252,8 +253,8 @@ def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=No
     """
     config.check(data)
     method = build(config, data, start, teacher).to(device)
-    if config.channels_last:
-        method = method.to(memory_format=torch.channels_last)
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    method = method.to(memory_format=layout)
     forward = compiled(method, device) if config.compile else method
     parameters = [p for p in method.parameters() if p.requires_grad]
     optimizer = optimizer_of(config, parameters)
@@ -303,10 +304,10 @@ def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=No
             started = time.perf_counter() - state["epoch_seconds"]
             method.train()
             order = augment.keyed_uniform(everyone, 1, config.seed, epoch, stream=2)[:, 0].argsort(stable=True)
-            for index, batch in data.train.batches(order[(step - epoch * steps) * config.batch_size:], config.batch_size):
-                view0, view1 = (augment.view(batch, index, augmentation, config.seed, epoch, stream) for stream in (0, 1))
-                if config.channels_last:
-                    view0, view1 = (v.contiguous(memory_format=torch.channels_last) for v in (view0, view1))
+            rest = order[(step - epoch * steps) * config.batch_size:]
+            batches = data.train.batches(rest, config.batch_size)
+            for index, view0, view1 in augment.views(batches, rest, augmentation, config.seed, epoch):
+                view0, view1 = (v.contiguous(memory_format=layout) for v in (view0, view1))
                 for group in optimizer.param_groups:
                     group["lr"] = cosine_lr(step, total, config.warmup_epochs * steps, config.lr)
                 torch.manual_seed(config.seed * 1_000_003 + step)          # dropout and stochastic depth
@@ -315,7 +316,8 @@ def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=No
                     loss, hit = forward(view0, view1, index)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
-                norms.append(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+                if step % WATCH_EVERY == 0 or (step + 1) % steps == 0:
+                    norms.append(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
                 optimizer.step()
                 method.after_step(step)
                 losses.append(loss.detach())
@@ -371,9 +373,10 @@ def _resumed(path, config, belongs, method, optimizer, parameters):
 def summary(losses, hits, norms, method, epoch):
     """One epoch's numbers, with the only synchronisation of the epoch; raises when training cannot go on."""
     losses, norms = torch.stack(losses), torch.stack(norms)
-    bad = ~(losses.isfinite() & norms.isfinite())
-    if bad.any():
-        raise FloatingPointError(f"the loss or its gradient is not finite in epoch {epoch + 1}, step {bad.nonzero()[0].item()} "
+    bad = ~losses.isfinite()
+    if bad.any() or not norms.isfinite().all():                            # after such a gradient all weights and losses are not, either
+        where = bad.nonzero()[0].item() if bad.any() else len(losses) - 1
+        raise FloatingPointError(f"the loss or its gradient is not finite in epoch {epoch + 1}, at or just before step {where} "
                                  "of it: lower lr, raise tau, or use precision = 'fp32'")
     row = {"loss": losses.mean().item(), "accuracy": torch.stack(hits).mean().item(), "gradient_norm": norms.mean().item()}
     if not isinstance(method, Supervised):

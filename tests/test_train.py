@@ -11,7 +11,7 @@ from conftest import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lib import augment, probe, runs, train
+from lib import augment, kernels, probe, runs, train
 from lib import data as datasets
 from lib.methods import SEED, MoCo, SimCLR
 from lib.train import PretrainConfig, build, cosine_lr, pretrain
@@ -232,13 +232,14 @@ def test_stop_after_ends_early_and_changes_nothing_before(textures):
 
 def spy(monkeypatch, textures, **changes):
     """The batches and views that a training of one epoch sees: a list of (ids, view)."""
-    seen, view = [], augment.view
+    seen, views = [], augment.views
 
-    def watched(images, index, *args, **kwargs):
-        seen.append((index.clone(), view(images, index, *args, **kwargs)))
-        return seen[-1][1]
+    def watched(*args):
+        for index, *pair in views(*args):
+            seen.extend((index.clone(), view.clone()) for view in pair)
+            yield index, *pair
     with monkeypatch.context() as patch:
-        patch.setattr(augment, "view", watched)
+        patch.setattr(augment, "views", watched)
         pretrain(textures, tiny(epochs=1, **changes))
     return seen
 
@@ -260,12 +261,12 @@ def test_another_seed_sees_another_order_and_every_epoch_sees_every_image_once(m
 
 
 def test_changing_the_jitter_keeps_the_crops(monkeypatch, textures):
-    seen, crop = [], augment.resized_crop
+    seen, views = [], kernels.views
 
-    def watched(images, *box, **kwargs):
-        seen.append(torch.stack([b.long() for b in box[:5]]))
-        return crop(images, *box, **kwargs)
-    monkeypatch.setattr(augment, "resized_crop", watched)
+    def watched(images, drawn, *rest):
+        seen.append(torch.stack([*drawn["box"], drawn["flip"].long()]))
+        return views(images, drawn, *rest)
+    monkeypatch.setattr(kernels, "views", watched)
     arms = []
     for changes in ({}, {"jitter_p": 0.0}, {"grayscale_p": 1.0, "blur_p": 0.0}):
         seen.clear()
@@ -317,7 +318,7 @@ def test_the_monitor_never_changes_training(textures):
 
 def test_bf16_and_channels_last_train_as_well_as_plain_float32(textures):
     plain = losses(pretrain(textures, tiny(channels_last=False))[1])
-    assert losses(pretrain(textures, tiny(channels_last=True))[1]) == pytest.approx(plain, rel=1e-3)
+    assert losses(pretrain(textures, tiny(channels_last=True))[1]) == pytest.approx(plain, rel=5e-3)   # 0.2 % in the second epoch
     bf16 = losses(pretrain(textures, tiny(precision="bf16"))[1])
     assert bf16 == pytest.approx(plain, rel=0.05) and bf16 != plain
 
@@ -338,7 +339,21 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_step_and_advice(monkeypatch,
         calls.append(None)
         return (loss * math.nan if len(calls) == 5 else loss), hit          # epoch 2, its step 1 (counted from 0)
     monkeypatch.setattr(MoCo, "forward", broken)
-    with pytest.raises(FloatingPointError, match=r"epoch 2, step 1 .*lower lr.*tau.*fp32"):
+    with pytest.raises(FloatingPointError, match=r"epoch 2, .* step 1 .*lower lr.*tau.*fp32"):
+        pretrain(textures, tiny())
+
+
+@pytest.mark.parametrize("call, where", [(2, "epoch 1, .* step 2 "), (6, "epoch 2, .* step 2 ")])
+def test_a_gradient_that_is_not_finite_is_noticed_even_behind_the_last_finite_loss(monkeypatch, textures, call, where):
+    forward = MoCo.forward
+    calls = []
+
+    def broken(self, *args):
+        loss, hit = forward(self, *args)
+        calls.append(None)
+        return (loss + (loss - loss).sqrt() if len(calls) == call else loss), hit      # adds 0, with a slope of infinity less infinity
+    monkeypatch.setattr(MoCo, "forward", broken)
+    with pytest.raises(FloatingPointError, match=where):
         pretrain(textures, tiny())
 
 
