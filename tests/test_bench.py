@@ -34,6 +34,17 @@ def test_a_table_of_each_item_that_needs_no_rival_names_machine_and_command(tmp_
     assert whole.ratio == pytest.approx(whole.whole_step_images_per_second / whole.bare_step_images_per_second, rel=0.1)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 8])
+@pytest.mark.parametrize("first", [True, False])
+def test_flops_of_a_convolution_know_its_groups(groups, first):
+    layer, x = nn.Conv2d(8, 16, 3, groups=groups, bias=False), torch.randn(5, 8, 7, 7, requires_grad=not first)
+    with bench.Count() as count:
+        layer(x).sum().backward()
+    forward = 5 * 16 * 5 * 5 * (8 // groups) * 9 * 2    # N, channels out, 5 x 5 pixels out, channels in of a group, 3 x 3
+    assert count.operations["convolution"][0] == forward
+    assert count.operations["convolution_backward"][0] == forward * (1 if first else 2)
+
+
 def test_flops_and_bytes_of_a_step_are_those_of_its_products():
     layer, x = nn.Linear(20, 30), torch.randn(8, 20, requires_grad=True)
     with bench.Count() as count:
