@@ -2,6 +2,7 @@
 
     steps         the whole training step, data to optimiser, against the bare model step on a constant batch
     rivals        ours against lightly's MoCo v2 and against torchvision's transforms image by image, same encoder, threads and batch
+    tried         the whole step with each thing that was done for its speed taken back, one at a time: what it gives
     switches      what bf16, channels_last, compiling and split BatchNorm give or cost, on one thread
     limits        the bare model step against the machine's own rates of matrix products and of memory
     augmentation  the two views alone, operation by operation
@@ -23,6 +24,7 @@ import time
 from collections import defaultdict, deque
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -32,7 +34,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import flop_registry
 
-from lib import augment, check_name, metrics, models, probe, runs, studies, train
+from lib import augment, check_name, kernels, metrics, models, probe, runs, studies, train
 from lib import data as datasets
 
 SWITCHES = {"fp32": {}, "fp32, no channels_last": {"channels_last": False}, "bf16": {"precision": "bf16"},
@@ -248,6 +250,35 @@ def rivals(archs, rounds):
     return pd.DataFrame(rows)
 
 
+def undone(where, name, value, config, data):
+    """A function: the rate of an epoch while `where.name` is `value`."""
+    def measured():
+        with patch.object(where, name, value):
+            return whole(config, data)()
+    return measured
+
+
+def unfused(config, parameters):
+    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+
+
+def tried(archs, rounds):
+    rows = []
+    for arch in archs:
+        config, data = compared(arch)
+        measures = {"everything": whole(config, data),
+                    "views image by image": undone(augment, "rendered", augment.batched, config, data),
+                    "views on several threads": undone(kernels, "PER_THREAD", 2 ** 62, config, data),
+                    "parameters of views drawn ahead": undone(augment, "AHEAD", 1, config, data),
+                    "fused optimiser": undone(train, "optimizer_of", unfused, config, data),
+                    "gradient's norm at every eighth step": undone(train, "WATCH_EVERY", 1, config, data),
+                    "channels_last": whole(replace(config, channels_last=False), data)}
+        found = in_turns(measures, rounds)
+        rows += [{"arch": arch, "what": name, "images_per_second_without": round(value), "gives": round(found["everything"] / value, 2)}
+                 for name, value in found.items()]
+    return pd.DataFrame(rows)
+
+
 def switches(archs, rounds, count=4):
     threads, clock = torch.get_num_threads(), time.perf_counter if device() == "cuda" else time.process_time
     if device() == "cpu":
@@ -314,7 +345,7 @@ def limits(archs, rounds):
             step(1)
         flops, moved = (sum(column) / config.batch_size for column in zip(*count.total))
         found = in_turns(machine() | {"bare": bare(config, data, 20)}, rounds)    # a shared machine is not always as fast
-        shortest = sum(max(f / found["flops"], b / found["bytes"]) for f, b in count.total) / config.batch_size
+        shortest = max(flops / found["flops"], moved / found["bytes"])     # seconds an image, where products and memory overlap perfectly
         rows.append({"arch": arch, "mflop_per_image": round(flops / 1e6), "mbyte_per_image": round(moved / 1e6, 1),
                      "machine_gflop_per_second": round(found["flops"] / 1e9),
                      "machine_gbyte_per_second": round(found["bytes"] / 1e9, 1), "by_products_alone": round(found["flops"] / flops),
@@ -399,7 +430,7 @@ def evaluation(archs, rounds):
     return pd.DataFrame([{"what": what, "n": n} | apart({"what": what, "n": n}) for what, n in EVALUATION])
 
 
-ITEMS = {item.__name__: item for item in (steps, rivals, switches, limits, augmentation, scaling, evaluation)}
+ITEMS = {item.__name__: item for item in (steps, rivals, tried, switches, limits, augmentation, scaling, evaluation)}
 
 
 def main(argv=None):

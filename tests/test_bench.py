@@ -20,9 +20,9 @@ def small(monkeypatch):
 def test_a_table_of_each_item_that_needs_no_rival_names_machine_and_command(tmp_path, monkeypatch, small):
     monkeypatch.setattr(bench, "SWITCHES", {"fp32": {}, "bf16": {"precision": "bf16"}, "split": {"bn_splits": 4}})
     bench.main(["--archs", "mobilenet_v3_small", "--rounds", "1", "--output", str(tmp_path / "deep"), "--only",
-                "steps", "switches", "limits", "augmentation"])
+                "steps", "tried", "switches", "limits", "augmentation"])
     tables = {path.stem: pd.read_csv(path) for path in (tmp_path / "deep").iterdir()}
-    assert set(tables) == {"steps", "switches", "limits", "augmentation"}
+    assert set(tables) == {"steps", "tried", "switches", "limits", "augmentation"}
     for table in tables.values():
         assert table[[*bench.HERE, "command"]].notna().all().all()
     switches, limits, views, whole = tables["switches"], tables["limits"].loc[0], tables["augmentation"], tables["steps"].loc[0]
@@ -31,6 +31,7 @@ def test_a_table_of_each_item_that_needs_no_rival_names_machine_and_command(tmp_
     assert limits.share_of_limit == pytest.approx(limits.images_per_second / limits.limit_images_per_second, rel=0.1)
     assert views.views_with.tolist() == [*bench.AUGMENTATIONS, "all of MoCo v2, as operations on the batch"]
     assert views.of_it_beyond_the_crop[0] == 0
+    assert tables["tried"].gives[0] == 1 and tables["tried"].what.is_unique and (tables["tried"].images_per_second_without > 0).all()
     assert whole.ratio == pytest.approx(whole.whole_step_images_per_second / whole.bare_step_images_per_second, rel=0.1)
 
 
@@ -114,3 +115,14 @@ def test_without_lightly_the_rivals_are_left_out_and_it_says_so(tmp_path, monkey
     assert "rivals: left out, since lightly" in capsys.readouterr().out and not list(tmp_path.iterdir())
     with pytest.raises(SystemExit, match="item = 'rival' is unknown; did you mean 'rivals'"):
         bench.main(["--only", "rival"])
+
+
+def test_what_is_taken_back_is_taken_back_for_that_measurement_alone(small, textures):
+    config, seen = tiny(limit=64, epochs=1, queue=32), []
+
+    def instead(*args):
+        seen.append(args)
+        return rendered(*args)
+    rendered = bench.augment.rendered
+    bench.undone(bench.augment, "rendered", instead, config, bench.noise(64, 32))()
+    assert seen and bench.augment.rendered is rendered
