@@ -292,7 +292,7 @@ def blur_radius(side: int) -> int:
 
     MoCo v2 blurs 224 px with Pillow, whose kernel is not cut; at 32 px the cut keeps a blur's deviation below 0.82 px.
     """
-    return max(1, side // 20)
+    return min(max(1, side // 20), side - 1)
 
 
 def gaussian_blur(images, sigma):
@@ -351,7 +351,8 @@ def original(images, standardize: str = "image", size: int | None = None):
 
 
 def view(images, index, augmentation: Augmentation, seed: int, epoch: int, stream: int, size: int | None = None):
-    """One random view of each image: uint8 (N, 3, H, W) -> standardised float32 (N, 3, S, S) on the device of `images`.
+    """One random view of each image: uint8 (N, 3, H, W) -> standardised float32 (N, 3, S, S) on the device of `images`
+    (in channels_last on a CPU).
 
     index: (N,) int64 ids of the images, preferably on the CPU; a view is a function of (image, id, seed, epoch, stream)
     and of nothing else. view0 is stream 0, view1 stream 1. size: S, by default the side of the images.
@@ -363,8 +364,9 @@ def view(images, index, augmentation: Augmentation, seed: int, epoch: int, strea
 
 
 def views(batches, order, augmentation: Augmentation, seed: int, epoch: int):
-    """Triples (index, view0, view1) of pairs (index (B,), square images) that follow `order` (N,): `view` of streams 0 and 1.
+    """Triples (index, view0, view1) of pairs (index (B,), square images), which follow `order` (N,): `view` of streams 0 and 1.
 
+    Batches have one size; the last may be smaller.
     Parameters are drawn `AHEAD` images at a time: the same numbers as batch by batch, at a tenth of the time.
     """
     at, many = 0, 0

@@ -9,8 +9,9 @@
     scaling       rate and peak memory over encoders, resolution, K and number of images, each case in a process of its own
     evaluation    seconds and peak memory of what is computed once per run, likewise
 
-A row per measurement, in results/mine/bench/<item>.csv; ours are in results/bench. Alternatives are measured in turns and the median of
-the rounds is kept, so that their ratio survives a machine that is not idle; scaling and evaluation are measured once. Rates are images a
+A row per measurement, in results/mine/bench/<item>.csv; ours are in results/bench. Alternatives are measured in turns; a rate is the median
+of the rounds, a ratio the median of the ratios within a round, so that it survives a machine that is not idle; scaling and evaluation are
+measured once. Rates are images a
 second of wall time on all cores, except for `switches`: there, on a CPU, of processor time on one thread. A source image counts once,
 though it gives two views.
 """
@@ -34,7 +35,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import flop_registry
 
-from lib import augment, check_name, kernels, metrics, models, probe, runs, studies, train
+from lib import augment, check_name, metrics, models, probe, runs, studies, train
 from lib import data as datasets
 
 SWITCHES = {"fp32": {}, "fp32, no channels_last": {"channels_last": False}, "bf16": {"precision": "bf16"},
@@ -42,7 +43,7 @@ SWITCHES = {"fp32": {}, "fp32, no channels_last": {"channels_last": False}, "bf1
 IMAGES, QUEUE = 5120, 2048               # of an epoch, and of negatives, where pipelines are compared
 WORKERS = (0, 1, 2)                      # of a DataLoader; each rival gets the number that suits it
 GOALS = {"whole step / bare step": 0.95, "lightly": 3.0}
-WHY = {"lightly": "decodes nothing, but augments image by image in PIL; here a batch is a few tensor operations",
+WHY = {"lightly": "decodes nothing, but augments image by image in PIL, each operation a call of its own; here compiled loops do",
        "torchvision v2, our step": "the same step of ours behind a DataLoader that augments image by image on tensors",
        "ours, bare step": "a constant batch, and no gradient norm: what data, views and watching cost us",
        "lightly, bare step": "its modules, loss and unfused optimiser on a constant batch: what is left when the pipeline costs nothing",
@@ -93,14 +94,24 @@ def rate(call, images, clock=time.perf_counter):
 
 
 def in_turns(rates, rounds):
-    """{name: median} of {name: function that returns a rate}: a warm-up each, then `rounds` rounds in which each has its turn."""
+    """{name: rates, one a round} of {name: function that returns a rate}: after a warm-up each has its turn in every round."""
     for measure in rates.values():
         measure()
     found = {name: [] for name in rates}
     for _ in range(rounds):
         for name, measure in rates.items():
             found[name].append(measure())
+    return found
+
+
+def median(found):
+    """{name: the median of its rates}."""
     return {name: statistics.median(values) for name, values in found.items()}
+
+
+def times(found, one, other):
+    """How many times as fast `one` is: the median over the rounds, since one round sees one state of a machine that others use too."""
+    return statistics.median(a / b for a, b in zip(found[one], found[other], strict=True))
 
 
 def repeated(step, steps, batch_size, clock=time.perf_counter):
@@ -137,9 +148,10 @@ def steps(archs, rounds):
     for arch in archs:
         config, data = compared(arch)
         found = in_turns({"whole": whole(config, data), "bare": bare(config, data, IMAGES // config.batch_size)}, rounds)
-        rows.append({"arch": arch, "whole_step_images_per_second": round(found["whole"]),
-                     "bare_step_images_per_second": round(found["bare"]),
-                     "ratio": round(found["whole"] / found["bare"], 3), "goal": GOALS["whole step / bare step"]})
+        middle = median(found)
+        rows.append({"arch": arch, "whole_step_images_per_second": round(middle["whole"]),
+                     "bare_step_images_per_second": round(middle["bare"]), "ratio": round(times(found, "whole", "bare"), 3),
+                     "goal": GOALS["whole step / bare step"]})
     return pd.DataFrame(rows)
 
 
@@ -234,7 +246,7 @@ def rivals(archs, rounds):
         measures, workers = {"ours": whole(config, data)}, {}
         for name, (dataset, step) in sources.items():
             tried = {w: through(loader(dataset, config.batch_size, w), step, IMAGES) for w in WORKERS}
-            found = in_turns(tried, 1)
+            found = median(in_turns(tried, 1))
             workers[name] = max(found, key=found.get)
             measures[name] = tried[workers[name]]
         constant = torch.randn(config.batch_size, 3, data.size, data.size, device=device()).to(memory_format=torch.channels_last)
@@ -244,9 +256,9 @@ def rivals(archs, rounds):
         their_step = lightly_step(config, data)
         measures["lightly, bare step"] = repeated(lambda _, step=their_step, x=constant: step(x, x), number, config.batch_size)
         found = in_turns(measures, rounds)
-        rows += [{"arch": arch, "pipeline": name, "workers": workers.get(name, ""), "images_per_second": round(found[name]),
-                  "ours_is_times_as_fast": round(found["ours"] / found[name], 2), "goal": GOALS.get(name, ""), "why": WHY[name]}
-                 for name in found]
+        rows += [{"arch": arch, "pipeline": name, "workers": workers.get(name, ""), "images_per_second": round(value),
+                  "ours_is_times_as_fast": round(times(found, "ours", name), 2), "goal": GOALS.get(name, ""), "why": WHY[name]}
+                 for name, value in median(found).items()]
     return pd.DataFrame(rows)
 
 
@@ -263,6 +275,7 @@ def unfused(config, parameters):
 
 
 def tried(archs, rounds):
+    from lib import kernels
     rows = []
     for arch in archs:
         config, data = compared(arch)
@@ -274,8 +287,8 @@ def tried(archs, rounds):
                     "gradient's norm at every eighth step": undone(train, "WATCH_EVERY", 1, config, data),
                     "channels_last": whole(replace(config, channels_last=False), data)}
         found = in_turns(measures, rounds)
-        rows += [{"arch": arch, "what": name, "images_per_second_without": round(value), "gives": round(found["everything"] / value, 2)}
-                 for name, value in found.items()]
+        rows += [{"arch": arch, "what": name, "images_per_second_without": round(value),
+                  "gives": round(times(found, "everything", name), 2)} for name, value in median(found).items()]
     return pd.DataFrame(rows)
 
 
@@ -288,8 +301,8 @@ def switches(archs, rounds, count=4):
         base = replace(studies.base("textures", arch), precision="fp32", queue=256)
         measures = {name: bare(replace(base, **switch), data, count, clock) for name, switch in SWITCHES.items()}
         found = in_turns(measures | {"fp32, optimiser not fused": bare(base, data, count, clock, fused=False)}, rounds)
-        rows += [{"arch": arch, "switch": name, "images_per_second": round(value), "relative": round(value / found["fp32"], 2)}
-                 for name, value in found.items()]
+        rows += [{"arch": arch, "switch": name, "images_per_second": round(value), "relative": round(times(found, name, "fp32"), 2)}
+                 for name, value in median(found).items()]
     torch.set_num_threads(threads)
     return pd.DataFrame(rows)
 
@@ -344,7 +357,7 @@ def limits(archs, rounds):
         with Count() as count:
             step(1)
         flops, moved = (sum(column) / config.batch_size for column in zip(*count.total))
-        found = in_turns(machine() | {"bare": bare(config, data, 20)}, rounds)    # a shared machine is not always as fast
+        found = median(in_turns(machine() | {"bare": bare(config, data, 20)}, rounds))    # a shared machine is not always as fast
         shortest = max(flops / found["flops"], moved / found["bytes"])     # seconds an image, where products and memory overlap perfectly
         rows.append({"arch": arch, "mflop_per_image": round(flops / 1e6), "mbyte_per_image": round(moved / 1e6, 1),
                      "machine_gflop_per_second": round(found["flops"] / 1e9),
@@ -370,8 +383,8 @@ def augmentation(archs, rounds):
             for ids in order.split(config.batch_size):
                 augment.batched(batch, augment.draw(ids, config.augmentation, data.size, data.size, 0, 0, stream),
                                 config.standardize, data.size)
-    found = in_turns({name: views(operations) for name, operations in AUGMENTATIONS.items()}
-                     | {"all of MoCo v2, as operations on the batch": lambda: rate(batched, IMAGES)}, rounds)
+    found = median(in_turns({name: views(operations) for name, operations in AUGMENTATIONS.items()}
+                     | {"all of MoCo v2, as operations on the batch": lambda: rate(batched, IMAGES)}, rounds))
     crop = 1 / found["crop and flip"]
     return pd.DataFrame([{"views_with": name, "images_per_second": round(value), "microseconds_per_image": round(1e6 / value, 1),
                           "of_it_beyond_the_crop": round(1e6 * (1 / value - crop), 1)} for name, value in found.items()])
@@ -399,7 +412,7 @@ def training_case(arch="mobilenet_v3_small", size=32, queue=128, images=None):
     """The bare step; with `images` the whole step over a data set of so many."""
     config, data = recipe(arch, queue=queue), noise(images or 512, size)
     measure = whole(config, data) if images else bare(config, data, 5)
-    return {"images_per_second": round(in_turns({"": measure}, 1)[""])}
+    return {"images_per_second": round(median(in_turns({"": measure}, 1))[""])}
 
 
 def evaluation_case(what, n):
@@ -437,7 +450,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m lib.bench", description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", default=list(ITEMS), help=f"of {', '.join(ITEMS)}")
     parser.add_argument("--archs", nargs="+", default=["mobilenet_v3_small", "resnet18"])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=runs.ROOT / "results" / "mine" / "bench", help="folder of the tables")
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)

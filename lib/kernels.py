@@ -2,9 +2,11 @@
 
 As tensor operations, a view of a 32-pixel image moves its 12 kilobytes through memory some sixty times and waits for four hundred calls;
 here all operations follow one another on one image. The formulas are those of `lib.augment`, which draws the parameters and does the
-same on a GPU; tests hold the two to within rounding. The first call compiles, which takes seconds, and keeps the result in __pycache__.
+same on a GPU; tests hold the two to within rounding. The first call compiles, which takes seconds, and keeps the result in __pycache__
+(or where NUMBA_CACHE_DIR says). Numba checks no index: what goes in is checked before.
 """
 import math
+import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
@@ -12,32 +14,32 @@ import numpy as np
 import torch
 from numba import njit
 
-from lib import augment
-
 compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})   # sums may use vector registers
-PER_THREAD = 2 ** 16    # pixels for which another thread is worth waking: half a millisecond's work
-RED, GREEN, BLUE = map(np.float32, augment.GRAY)
-ZERO, ONE, STD_EPSILON = np.float32(0), np.float32(1), np.float32(augment.STD_EPSILON)
+PER_THREAD = 2 ** 16    # pixels of views for which another thread is worth waking
+RED, GREEN, BLUE, STD_EPSILON = map(np.float32, (0.2989, 0.587, 0.114, 1e-5))    # GRAY and STD_EPSILON of lib.augment, compiled in
+ZERO, ONE, NO_WEIGHT = map(np.float32, (0, 1, 1e-20))
 
 
-def views(images, drawn, size, radius, standardize):
+def views(images, drawn, size, radius, means_stds):
     """`lib.augment.batched` by kernels: uint8 (N, 3, H, W) -> float32 (N, 3, size, size), in channels_last as convolutions want it.
 
-    drawn: the dict of `lib.augment.draw`;  radius: of the blur, in pixels;  standardize: (6,) float32, mean and deviation of each
+    drawn: the dict of `lib.augment.draw`;  radius: of the blur, in pixels;  means_stds: (6,) float32, mean and deviation of each
     channel, or (0,) for each image's own. Images are dealt out to as many threads as PyTorch has.
     """
-    out = torch.empty(len(images), size, size, 3)
     box = torch.stack(drawn["box"], 1)
+    if len(box) != len(images):
+        raise ValueError(f"drawn has the parameters of {len(box)} images, images has {len(images)}: give one set per image.")
+    out = torch.empty(len(images), size, size, 3)
     nothing = torch.zeros(0)
     arrays = [t.numpy() for t in (images, box, drawn["flip"], drawn["jittered"], drawn["factors"], drawn["order"], drawn["gray"],
                                   drawn["blurred"], drawn["sigma"], drawn.get("grid", nothing.long()),
                                   drawn.get("hidden", nothing.bool().view(0, 16, 16)))]
     threads = min(torch.get_num_threads(), len(images) * size * size // PER_THREAD + 1, len(images))
     edges = [len(images) * i // max(1, threads) for i in range(threads + 1)]
-    calls = [pool(threads).submit(_views, *arrays, radius, standardize.numpy(), out.numpy(), start, stop)
+    calls = [pool(threads).submit(_views, *arrays, radius, means_stds.numpy(), out.numpy(), start, stop)
              for start, stop in zip(edges[1:-1], edges[2:], strict=True)]
     if threads:
-        _views(*arrays, radius, standardize.numpy(), out.numpy(), edges[0], edges[1])
+        _views(*arrays, radius, means_stds.numpy(), out.numpy(), edges[0], edges[1])
     for call in calls:
         call.result()
     return out.permute(0, 3, 1, 2)
@@ -48,8 +50,11 @@ def pool(threads):
     return ThreadPoolExecutor(threads - 1)
 
 
+os.register_at_fork(after_in_child=pool.cache_clear)                       # a forked process has the pool, but not its threads
+
+
 @compiled
-def _views(images, box, flip, jittered, factors, order, gray, blurred, sigma, grid, hidden, radius, standardize, out, start, stop):
+def _views(images, box, flip, jittered, factors, order, gray, blurred, sigma, grid, hidden, radius, means_stds, out, start, stop):
     size, longest = out.shape[1], max(images.shape[2], images.shape[3])
     taps = 2 * math.ceil(max(1, longest / size)) + 2
     first, count, weight = np.empty((2, size), np.int64), np.empty((2, size), np.int64), np.empty((2, size, taps), np.float32)
@@ -87,7 +92,7 @@ def _views(images, box, flip, jittered, factors, order, gray, blurred, sigma, gr
             _blur(view, other, kernel, radius, sigma[n])
         if len(grid):
             _hide(view, flat, grid[n], hidden[n])
-        _standardise(flat, standardize)
+        _standardize(flat, means_stds)
         for i in range(size):
             for j in range(size):
                 for channel in range(3):
@@ -154,7 +159,7 @@ def _hue(red, green, blue, shift):
         chroma = highest - lowest
         turn = (g + b - r - lowest) / max(chroma, np.float32(1e-12)) + ONE
         turn = (turn if g >= b else -turn) / six + (shift + ONE)
-        turn -= math.floor(turn)
+        turn -= np.floor(turn)
         red[p] = lowest + chroma * min(ONE, max(ZERO, six * abs(turn - half) - ONE))
         green[p] = lowest + chroma * min(ONE, max(ZERO, np.float32(2) - six * abs(turn - third)))
         blue[p] = lowest + chroma * min(ONE, max(ZERO, np.float32(2) - six * abs(turn - np.float32(2 / 3))))
@@ -174,6 +179,8 @@ def _blur(view, other, kernel, radius, sigma):
             target[:] = 0
             for t in range(2 * radius + 1):
                 w, source = kernel[t], view[channel, _reflected(j + t - radius, size)]
+                if w < NO_WEIGHT:
+                    continue
                 for i in range(size):
                     target[i] += w * source[i]
         for j in range(size):
@@ -181,6 +188,8 @@ def _blur(view, other, kernel, radius, sigma):
             target[:] = 0
             for t in range(2 * radius + 1):
                 w, offset = kernel[t], t - radius
+                if w < NO_WEIGHT:
+                    continue
                 low, high = max(0, -offset), min(size, size - offset)
                 for i in range(low):
                     target[i] += w * source[_reflected(i + offset, size)]
@@ -208,10 +217,10 @@ def _hide(view, flat, grid, hidden):
 
 
 @compiled
-def _standardise(flat, standardize):
-    if len(standardize):
+def _standardize(flat, means_stds):
+    if len(means_stds):
         for channel in range(3):
-            flat[channel] = (flat[channel] - standardize[channel]) / standardize[3 + channel]
+            flat[channel] = (flat[channel] - means_stds[channel]) / means_stds[3 + channel]
         return
     values, square = flat.reshape(flat.size), 0.0
     mean = _mean(values)
