@@ -19,12 +19,14 @@ import textwrap
 import time
 from difflib import get_close_matches
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
 from lib import check_name, claims, explore, models, runs, studies
+from lib.changes import changes
 from lib.explore import html_table, text
 
 ROOT = runs.ROOT
@@ -288,6 +290,11 @@ def verdict_cell(row, parts=(), counts=""):
     return "<br>".join(part for part in parts if part)
 
 
+def stated(claim, pages):
+    """A claim's statement as HTML, with a link to its notebook where that is shown."""
+    return f'<a href="{claim.notebook}.html">{text(claim.statement)}</a>' if claim.notebook in pages else text(claim.statement)
+
+
 def ledger_html(rows, profiles, mine, pages):
     """The verdicts: one row per claim that some profile tests, one column per profile; below, folded, every encoder's, the rule, and
     what no profile tests. pages: notebooks shown."""
@@ -295,16 +302,12 @@ def ledger_html(rows, profiles, mine, pages):
         found = rows[(rows.claim == claim) & (rows.profile == profile)]
         return next(found.itertuples(), None)
 
-    def link(claim):
-        page = claim.notebook
-        return f'<a href="{page}.html">{text(claim.statement)}</a>' if page in pages else text(claim.statement)
-
     tested = set(rows[rows.verdict != claims.NOT_TESTED].claim.str.split("/").str[0]) or set(claims.BY_NAME)
     head = ["Claim", *[f"<code>{text(p)}</code>{'<br>your run' if p == mine else ''}" for p in profiles]]
     def cell(c, p):
         row = at(c.name, p)
         return verdict_cell(row, of_encoders(rows, c.name, p), agreement(rows, row) if row else "")
-    body = [[f'{link(c)}<br><span class="quiet">{text(c.source)}</span>', *[cell(c, p) for p in profiles]]
+    body = [[f'{stated(c, pages)}<br><span class="quiet">{text(c.source)}</span>', *[cell(c, p) for p in profiles]]
             for c in claims.CLAIMS if c.name in tested]
     out = [html_table(head, body, f"Effect and 95 % interval over n seeds (of two arms, the smaller n). A claim about all encoders: the "
                       f"least favourable is shown, one that contradicts refutes, nothing is corrected for their number; "
@@ -360,9 +363,8 @@ def verdicts_html(rows, pages):
         name, _, arch = row.claim.partition("/")
         c, (shown, bounds), nothing = claims.BY_NAME[name], effect(row), row.verdict == claims.NOT_TESTED
         encoder = models.ENCODERS[arch].label if arch in models.ENCODERS else arch or "all together"
-        statement = f'<a href="{c.notebook}.html">{text(c.statement)}</a>' if c.notebook in pages else text(c.statement)
         behind = "".join(f'<li><a href="runs/{row.profile}/{run}.html">{text(run)}</a></li>' for run in row.runs.split())
-        body.append([(f'{statement}<br><code>{text(name)}</code>', name), f"<code>{text(row.profile)}</code>", text(encoder),
+        body.append([(f'{stated(c, pages)}<br><code>{text(name)}</code>', name), f"<code>{text(row.profile)}</code>", text(encoder),
                      (f'<span class="verdict {row.verdict.replace(" ", "-")}">{MARK[row.verdict]} {text(row.verdict)}</span>', row.verdict),
                      ("<br>".join(filter(None, (f'<span class="number">{text(shown)}</span>' if shown else "",
                                                 f'<span class="number quiet">{text(bounds)}</span>' if bounds else "",
@@ -374,6 +376,31 @@ def verdicts_html(rows, pages):
                       f"{len(body)} verdicts. A head sorts (effects as fractions, whatever their unit), its menu filters; a claim leads to "
                       "its notebook, a run to its page.",
                       name="ledger", listed=(0, 1, 2, 3))
+
+
+def changes_html(changed, pages):
+    """What each commit changed in the ledger: to sort and to filter. changed: of `lib.changes`."""
+    def told(values, claim):
+        if values is None or values["verdict"] == claims.NOT_TESTED:
+            return "not tested", ""
+        row = SimpleNamespace(claim=claim, **values)
+        shown = f'{MARK[row.verdict]} {text(row.verdict)}<br>'
+        if claim.split("/")[0] in claims.BY_NAME:                          # in its unit, which a claim that is gone has no more
+            return shown + " ".join(number(part) for part in effect(row) if part), row.verdict
+        return shown + ("" if np.isnan(row.effect) else f"{row.effect:+.3g}"), row.verdict
+
+    body = []
+    for row in changed.itertuples():
+        name, _, arch = row.claim.partition("/")
+        c, encoder = claims.BY_NAME.get(name), models.ENCODERS[arch].label if arch in models.ENCODERS else arch or "all together"
+        body.append([(text(row.date), f"{row.date} {len(body):06}"), f"<code>{row.commit[:7]}</code> {text(row.subject)}",
+                     f"<code>{text(row.profile)}</code>", f"{stated(c, pages) if c else ''}<br><code>{text(name)}</code>", text(encoder),
+                     told(row.before, row.claim), told(row.after, row.claim)])
+    if not body:
+        return "<p>Git's history of <code>results/claims.csv</code> tells it; it is not here: clone the repository whole.</p>"
+    return html_table(["Date", "Commit and why", "Profile", "Claim", "Encoder", "Before", "After"], body,
+                      f"{len(body)} changes of a verdict or its effect in results/claims.csv, the newest first, with the commit that made "
+                      "it. A claim without runs is not tested.", name="changes", listed=(1, 2, 3, 4))
 
 
 def runs_html(found):
@@ -439,11 +466,12 @@ def index_page(t, rows, profiles, mine, pages, note=""):
     notes = [sentence for p in profiles for sentence in claims.caveats(t, p)]
     parts += ["## Verdicts\n", raw(ledger_html(rows, profiles, mine, pages)),
               *([raw("<ul>" + "".join(f"<li>{text(sentence)}</li>" for sentence in notes) + "</ul>")] if notes else []),
-              raw('<p>To sort and to filter: <a href="ledger.html">every verdict</a>, <a href="runs.html">every run</a>.</p>'),
+              raw('<p>To sort and to filter: <a href="ledger.html">every verdict</a>, <a href="runs.html">every run</a>, '
+                  '<a href="changes.html">what each commit changed</a>.</p>'),
               "## Results\n", *[raw(headline_html(t, p)) for p in profiles],
               "## Encoders\n", raw(encoders_html()), "## Runs and machines\n", raw(machines_html(t)),
               *(f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n" + "\n".join(names) + "\n```\n"
-                for caption, names in (("Notebooks", pages), ("To explore", ["ledger", "runs", "take_away"])))]
+                for caption, names in (("Notebooks", pages), ("To explore", ["ledger", "runs", "changes", "take_away"])))]
     return "\n".join(parts)
 
 
@@ -516,7 +544,8 @@ def build(t, rows, profiles, mine, notebooks, report=REPORT, note="", store=runs
     shown = [path.stem for path in notebooks]
     (source / "index.md").write_text(index_page(t, rows, profiles, mine, shown, note))
     found = [(run, arm_of(run)) for run in (runs.load(store / p / name) for p, name in zip(t.profile, t.run))] if len(t) else []
-    for name, title, table in (("ledger", "Every verdict", verdicts_html(rows, shown)), ("runs", "Every run", runs_html(found))):
+    for name, title, table in (("ledger", "Every verdict", verdicts_html(rows, shown)), ("runs", "Every run", runs_html(found)),
+                               ("changes", "What changed, and why", changes_html(changes(), shown))):
         (source / f"{name}.md").write_text(f"# {title}\n\n```{{raw}} html\n{explore.library()}\n{table}\n```\n")
     drawn = {path.stem: readable(nbformat.read(path, 4), path.stem) for path in notebooks}
     for path in notebooks:

@@ -62,16 +62,17 @@ SHOWN = {"method": "{}", "width": "w{:g}", "tau": "tau{:g}", "queue": "K{}", "pr
 REQUIRED = ("config.json", "history.csv", "metrics.json", "provenance.json")
 
 
-def _git(*args):
+def git(*args, root=ROOT):
+    """What git prints in the repository `root`; None where it fails or is missing."""
     try:
-        answer = subprocess.run(["git", "-C", ROOT, *args], capture_output=True, text=True)
+        answer = subprocess.run(["git", "-C", root, *args], capture_output=True, text=True)
     except OSError:
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None
 
 
 # The code that runs is the code that was imported, whatever is committed while it trains. A copy without git is told its commit.
-COMMIT, CHANGES = _git("rev-parse", "HEAD") or os.environ.get("COMMIT"), _git("status", "--porcelain", "--", ".", ":!results")
+COMMIT, CHANGES = git("rev-parse", "HEAD") or os.environ.get("COMMIT"), git("status", "--porcelain", "--", ".", ":!results")
 
 
 class BrokenRun(RuntimeError):

@@ -285,7 +285,7 @@ def test_deterministic_mode_is_a_switch_of_the_environment_that_a_run_records():
 
 def test_a_machine_without_git_can_still_train(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert runs._git("rev-parse", "HEAD") is None
+    assert runs.git("rev-parse", "HEAD") is None
 
 
 def test_the_stored_encoder_is_the_trained_one_to_half_precision(stored, textures):
