@@ -125,9 +125,9 @@ def bare(config, data, steps, clock=time.perf_counter, fused=True):
 
 
 def whole(config, data):
-    """A function: the rate of an epoch of lib.train."""
+    """A function: the rate of the second epoch of lib.train, for the first also makes room for gradients and the optimiser's state."""
     images = len(data.train) // config.batch_size * config.batch_size
-    return lambda: images / train.pretrain(data, config, device=device())[2][0]
+    return lambda: images / train.pretrain(data, replace(config, epochs=2), device=device())[2][1]
 
 
 def recipe(arch, **changes):
@@ -143,14 +143,41 @@ def compared(arch):
 
 # ---- items ----
 
+def alternating(config, data, epochs):
+    """Seconds of each step of a training by lib.train that has its views made, and of each that is handed a constant batch: (whole, bare).
+
+    One after the other within one training, so that both see the same state of the machine; the first epoch, which warms up, is left out.
+    """
+    spent, views, constant = ([], []), augment.views, []
+
+    def now():
+        if device() == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def every_second(batches, order, *args):
+        """As many batches as there were, but every second one is the first view again, gathered and augmented no more."""
+        halved = order[:len(order) // config.batch_size * config.batch_size].view(-1, config.batch_size)
+        real = views(data.train.batches(halved[::2].flatten(), config.batch_size), halved[::2].flatten(), *args)
+        for number in range(len(halved)):
+            began = now()
+            if number % 2 == 0:
+                batch = next(real)
+                constant[:] = constant or [part.clone() for part in batch]
+            yield batch if number % 2 == 0 else tuple(constant)
+            spent[number % 2].append(now() - began)
+    with patch.object(augment, "views", every_second):
+        train.pretrain(data, replace(config, epochs=epochs), device=device())
+    return tuple(seconds[len(seconds) // epochs:] for seconds in spent)
+
+
 def steps(archs, rounds):
     rows = []
     for arch in archs:
         config, data = compared(arch)
-        found = in_turns({"whole": whole(config, data), "bare": bare(config, data, IMAGES // config.batch_size)}, rounds)
-        middle = median(found)
-        rows.append({"arch": arch, "whole_step_images_per_second": round(middle["whole"]),
-                     "bare_step_images_per_second": round(middle["bare"]), "ratio": round(times(found, "whole", "bare"), 3),
+        whole_step, bare_step = map(statistics.median, alternating(config, data, rounds + 1))
+        rows.append({"arch": arch, "whole_step_images_per_second": round(config.batch_size / whole_step),
+                     "bare_step_images_per_second": round(config.batch_size / bare_step), "ratio": round(bare_step / whole_step, 3),
                      "goal": GOALS["whole step / bare step"]})
     return pd.DataFrame(rows)
 

@@ -264,6 +264,7 @@ def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=No
     total, last = config.epochs * steps, config.epochs if stop_after is None else min(stop_after, config.epochs)
     augmentation = replace(config.augmentation, flip_p=0.5 if data.flip else 0.0)
     everyone = torch.arange(images)
+    random = torch.default_generator if torch.device(device).type == "cpu" else torch    # which asks every kind of device, on each step
     belongs = {"data": data.checksum, "code": CODE}                        # what else a checkpoint is bound to, beside the configuration
     if resume and resume.exists():
         step, state, (losses, hits, norms) = _resumed(resume, config, belongs, method, optimizer, parameters)
@@ -310,7 +311,7 @@ def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=No
                 view0, view1 = (v.contiguous(memory_format=layout) for v in (view0, view1))
                 for group in optimizer.param_groups:
                     group["lr"] = cosine_lr(step, total, config.warmup_epochs * steps, config.lr)
-                torch.manual_seed(config.seed * 1_000_003 + step)          # dropout and stochastic depth
+                random.manual_seed(config.seed * 1_000_003 + step)         # dropout and stochastic depth
                 with torch.autocast(device_type=torch.device(device).type, dtype=torch.bfloat16,
                                     enabled=config.precision == "bf16"):
                     loss, hit = forward(view0, view1, index)

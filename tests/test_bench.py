@@ -128,3 +128,19 @@ def test_what_is_taken_back_is_taken_back_for_that_measurement_alone(small, text
     rendered = bench.augment.rendered
     bench.undone(bench.augment, "rendered", instead, config, bench.noise(64, 32))()
     assert seen and bench.augment.rendered is rendered
+
+
+def test_a_step_with_views_and_one_on_a_constant_batch_alternate_in_one_training(monkeypatch, small):
+    config, data, order, seen = tiny(limit=64, epochs=1, queue=32, batch_size=8), bench.noise(64, 32), [], []
+    rendered, forward = bench.augment.rendered, bench.train.MoCo.forward
+    monkeypatch.setattr(bench.augment, "rendered", lambda *args: order.append("view") or rendered(*args))
+
+    def watched(self, view0, *rest):
+        order.append("step")
+        seen.append(view0.clone())
+        return forward(self, view0, *rest)
+    monkeypatch.setattr(bench.train.MoCo, "forward", watched)
+    whole, bare = bench.alternating(config, data, 3)
+    assert len(whole) == len(bare) == 2 * 4 and min(whole + bare) > 0       # of 3 epochs of 4 + 4 steps, the first is left out
+    assert order == ["view", "view", "step", "step"] * 4 * 3
+    assert all(torch.equal(view, seen[0]) for view in seen[1::2]) and not torch.equal(seen[0], seen[2])
