@@ -2,7 +2,7 @@
 
     steps         the whole training step, data to optimiser, against the bare model step on a constant batch
     rivals        ours against lightly's MoCo v2 and against torchvision's transforms image by image, same encoder, threads and batch
-    tried         the whole step with each thing that was done for its speed taken back, one at a time: what it gives
+    tried         the whole step without one of the things that were done for its speed, in turn: what each gives
     switches      what bf16, channels_last, compiling and split BatchNorm give or cost, on one thread
     limits        the bare model step against the machine's own rates of matrix products and of memory
     augmentation  the two views alone, operation by operation
@@ -11,8 +11,8 @@
 
 A row per measurement, in results/mine/bench/<item>.csv; ours are in results/bench. Alternatives are measured in turns; a rate is the median
 of the rounds, a ratio the median of the ratios within a round, so that it survives a machine that is not idle; scaling and evaluation are
-measured once. Rates are images a
-second of wall time on all cores, except for `switches`: there, on a CPU, of processor time on one thread. A source image counts once,
+measured once. `limits` holds the best round of the step against the machine's best. Rates are images a second of wall time on all cores,
+except for `switches`: there, on a CPU, of processor time on one thread. A source image counts once,
 though it gives two views.
 """
 import argparse
@@ -132,7 +132,8 @@ def whole(config, data):
 
 def recipe(arch, **changes):
     """The configuration by which pipelines are compared: fp32, one epoch."""
-    return replace(studies.base("textures", arch), limit=IMAGES, queue=QUEUE, batch_keys=False, epochs=1, precision="fp32", **changes)
+    return replace(studies.base("textures", arch),
+                   **{"limit": IMAGES, "queue": QUEUE, "batch_keys": False, "epochs": 1, "precision": "fp32"} | changes)
 
 
 def compared(arch):
@@ -144,41 +145,39 @@ def compared(arch):
 # ---- items ----
 
 def alternating(config, data, epochs):
-    """Seconds of each step of a training by lib.train that has its views made, and of each that is handed a constant batch: (whole, bare).
+    """{"whole", "bare": rates, one an epoch}: images a second of the steps of a training by lib.train that have their views made, and of
+    those that are handed a constant batch in the same loop, one after the other, so that both see the same state of the machine. The
+    first epoch warms up and is left out. The gradient's norm is taken in whole steps only, twice as often as in training.
 
-    One after the other within one training, so that both see the same state of the machine; the first epoch, which warms up, is left out.
+    On a CPU: a GPU works on while the next views are made, which single steps do not see.
     """
     spent, views, constant = ([], []), augment.views, []
-
-    def now():
-        if device() == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
 
     def every_second(batches, order, *args):
         """As many batches as there were, but every second one is the first view again, gathered and augmented no more."""
         halved = order[:len(order) // config.batch_size * config.batch_size].view(-1, config.batch_size)
         real = views(data.train.batches(halved[::2].flatten(), config.batch_size), halved[::2].flatten(), *args)
         for number in range(len(halved)):
-            began = now()
+            began = time.perf_counter()
             if number % 2 == 0:
                 batch = next(real)
                 constant[:] = constant or [part.clone() for part in batch]
             yield batch if number % 2 == 0 else tuple(constant)
-            spent[number % 2].append(now() - began)
+            spent[number % 2].append(time.perf_counter() - began)
     with patch.object(augment, "views", every_second):
         train.pretrain(data, replace(config, epochs=epochs), device=device())
-    return tuple(seconds[len(seconds) // epochs:] for seconds in spent)
+    return {name: [config.batch_size / statistics.mean(epoch) for epoch in np.array_split(seconds, epochs)[1:]]
+            for name, seconds in zip(("whole", "bare"), spent, strict=True)}
 
 
 def steps(archs, rounds):
     rows = []
     for arch in archs:
         config, data = compared(arch)
-        whole_step, bare_step = map(statistics.median, alternating(config, data, rounds + 1))
-        rows.append({"arch": arch, "whole_step_images_per_second": round(config.batch_size / whole_step),
-                     "bare_step_images_per_second": round(config.batch_size / bare_step), "ratio": round(bare_step / whole_step, 3),
-                     "goal": GOALS["whole step / bare step"]})
+        found = alternating(config, data, rounds + 1) if device() == "cpu" else in_turns(
+            {"whole": whole(config, data), "bare": bare(config, data, IMAGES // config.batch_size)}, rounds)
+        rows.append({"arch": arch} | {f"{name}_step_images_per_second": round(value) for name, value in median(found).items()}
+                    | {"ratio": round(times(found, "whole", "bare"), 3), "goal": GOALS["whole step / bare step"]})
     return pd.DataFrame(rows)
 
 
@@ -306,13 +305,14 @@ def tried(archs, rounds):
     rows = []
     for arch in archs:
         config, data = compared(arch)
-        measures = {"everything": whole(config, data),
-                    "views image by image": undone(augment, "rendered", augment.batched, config, data),
-                    "views on several threads": undone(kernels, "PER_THREAD", 2 ** 62, config, data),
-                    "parameters of views drawn ahead": undone(augment, "AHEAD", 1, config, data),
-                    "fused optimiser": undone(train, "optimizer_of", unfused, config, data),
-                    "gradient's norm at every eighth step": undone(train, "WATCH_EVERY", 1, config, data),
-                    "channels_last": whole(replace(config, channels_last=False), data)}
+        measures = {"everything": whole(config, data)}
+        if device() == "cpu":
+            measures |= {"views image by image": undone(augment, "rendered", augment.batched, config, data),
+                         "views on several threads": undone(kernels, "PER_THREAD", 2 ** 62, config, data)}
+        measures |= {"parameters of views drawn ahead": undone(augment, "AHEAD", 1, config, data),
+                     "fused optimiser": undone(train, "optimizer_of", unfused, config, data),
+                     "gradient's norm at every eighth step": undone(train, "WATCH_EVERY", 1, config, data),
+                     "channels_last": whole(replace(config, channels_last=False), data)}
         found = in_turns(measures, rounds)
         rows += [{"arch": arch, "what": name, "images_per_second_without": round(value),
                   "gives": round(times(found, "everything", name), 2)} for name, value in median(found).items()]
@@ -384,7 +384,8 @@ def limits(archs, rounds):
         with Count() as count:
             step(1)
         flops, moved = (sum(column) / config.batch_size for column in zip(*count.total))
-        found = median(in_turns(machine() | {"bare": bare(config, data, 20)}, rounds))    # a shared machine is not always as fast
+        found = in_turns(machine() | {"bare": bare(config, data, 20)}, rounds)
+        found = {name: max(values) for name, values in found.items()}      # a limit is a maximum, and so is what is held against it
         shortest = max(flops / found["flops"], moved / found["bytes"])     # seconds an image, where products and memory overlap perfectly
         rows.append({"arch": arch, "mflop_per_image": round(flops / 1e6), "mbyte_per_image": round(moved / 1e6, 1),
                      "machine_gflop_per_second": round(found["flops"] / 1e9),
@@ -410,11 +411,14 @@ def augmentation(archs, rounds):
             for ids in order.split(config.batch_size):
                 augment.batched(batch, augment.draw(ids, config.augmentation, data.size, data.size, 0, 0, stream),
                                 config.standardize, data.size)
-    found = median(in_turns({name: views(operations) for name, operations in AUGMENTATIONS.items()}
-                     | {"all of MoCo v2, as operations on the batch": lambda: rate(batched, IMAGES)}, rounds))
-    crop = 1 / found["crop and flip"]
-    return pd.DataFrame([{"views_with": name, "images_per_second": round(value), "microseconds_per_image": round(1e6 / value, 1),
-                          "of_it_beyond_the_crop": round(1e6 * (1 / value - crop), 1)} for name, value in found.items()])
+    found = in_turns({name: views(operations) for name, operations in AUGMENTATIONS.items()}
+                     | {"all of MoCo v2, as operations on the batch": lambda: rate(batched, IMAGES)}, rounds)
+    rows = []
+    for name, rates in found.items():
+        beyond = statistics.median(1e6 / r - 1e6 / crop for r, crop in zip(rates, found["crop and flip"], strict=True))
+        rows.append({"views_with": name, "images_per_second": round(statistics.median(rates)),
+                     "microseconds_per_image": round(1e6 / statistics.median(rates), 1), "of_it_beyond_the_crop": round(beyond, 1)})
+    return pd.DataFrame(rows)
 
 
 def apart(case):

@@ -11,14 +11,17 @@ KEY, VALUES = ["profile", "claim"], ["verdict", "effect", "low", "high", "n"]
 
 
 def ledgers(root=runs.ROOT):
-    """[(commit, date, subject, ledger)], the oldest first, of every commit that touched the ledger; empty where git or its history lacks.
+    """[(commit, date, subject, ledger)], the oldest first, of every commit that touched the ledger; empty without git or all its history.
     A commit is 40 hexadecimal digits, a date YYYY-MM-DD, a ledger indexed by profile and claim with the columns VALUES."""
     found = []
-    for line in reversed((runs.git("log", "--format=%H\t%as\t%s", "--", LEDGER, root=root) or "").splitlines()):
-        commit, date, subject = line.split("\t", 2)
-        ledger = runs.git("show", f"{commit}:{LEDGER}", root=root)         # None in the commit that takes it away
+    if runs.git("rev-parse", "--is-shallow-repository", root=root) != "false":         # its oldest commit would seem to have made all
+        return found
+    log = runs.git("log", "--format=%H %as %s.", "--", LEDGER, root=root) or ""
+    for line in filter(None, reversed(log.split("\n"))):
+        commit, date, subject = line[:-1].split(" ", 2)
+        ledger = runs.git("show", f"{commit}:./{LEDGER}", root=root)       # None in the commit that takes it away
         ledger = pd.read_csv(StringIO(ledger)) if ledger else pd.DataFrame(columns=KEY + VALUES)
-        found.append((commit, date, subject, ledger.set_index(KEY)[VALUES]))
+        found.append((commit, date, subject, ledger.drop_duplicates(KEY, keep="last").set_index(KEY)[VALUES]))
     return found
 
 

@@ -381,6 +381,8 @@ def verdicts_html(rows, pages):
 def changes_html(changed, pages):
     """What each commit changed in the ledger: to sort and to filter. changed: of `lib.changes`."""
     def told(values, claim):
+        if values is None and claim.split("/")[0] not in claims.BY_NAME:
+            return "no claim", ""
         if values is None or values["verdict"] == claims.NOT_TESTED:
             return "not tested", ""
         row = SimpleNamespace(claim=claim, **values)
@@ -393,7 +395,7 @@ def changes_html(changed, pages):
     for row in changed.itertuples():
         name, _, arch = row.claim.partition("/")
         c, encoder = claims.BY_NAME.get(name), models.ENCODERS[arch].label if arch in models.ENCODERS else arch or "all together"
-        body.append([(text(row.date), f"{row.date} {len(body):06}"), f"<code>{row.commit[:7]}</code> {text(row.subject)}",
+        body.append([(text(row.date), f"{row.date} {len(changed) - len(body):06}"), f"<code>{row.commit[:7]}</code> {text(row.subject)}",
                      f"<code>{text(row.profile)}</code>", f"{stated(c, pages) if c else ''}<br><code>{text(name)}</code>", text(encoder),
                      told(row.before, row.claim), told(row.after, row.claim)])
     if not body:
@@ -651,15 +653,16 @@ def readme_speed(folder=None):
     rows = {"whole training step, images/s": lambda a: f"{steps.whole_step_images_per_second[a]:,}",
             f"share of the bare model step's rate (goal {steps.goal.iloc[0]:.0%})": lambda a: f"{steps.ratio[a]:.0%}"}
     if "limits" in found:
-        rows["bare step, of what this machine's products and memory allow"] = lambda a: f"{found['limits'].share_of_limit[a]:.0%}"
+        share = found["limits"].share_of_limit
+        rows["bare step, of the rate that one large matrix product or copy sets here"] = lambda a: f"{share[a]:.0%}"
     rivals = found.get("rivals", pd.DataFrame(columns=["pipeline"]))
     for name in dict.fromkeys(rivals.pipeline):
         if not name.startswith("ours") and "bare" not in name:             # those have other steps or no data
             rows[f"ours, times as fast as: {name}"] = lambda a, name=name: (
                 f"{rivals[rivals.pipeline == name].ours_is_times_as_fast[a]:.1f}")
-    made = steps.iloc[0]
+    made, commits = steps.iloc[0], dict.fromkeys(table.commit.iloc[0][:7] for table in found.values())
     drawn = pd.DataFrame([{"measured": what} | {models.ENCODERS[a].label: told(a) for a in steps.index} for what, told in rows.items()])
-    return (f"{markdown(drawn)}\n\nMeasured by `make bench` at {made.commit[:7]} on {made.device}, {made.cores} cores, torch "
+    return (f"{markdown(drawn)}\n\nMeasured by `make bench` at {' and '.join(commits)} on {made.device}, {made.cores} cores, torch "
             f"{made.torch}, in turns, so that the ratios hold where the rates do not. What each factor comes from, and switches, sizes "
             "and evaluation, stand in [results/bench](results/bench)"
             + (f"; {' and '.join(lacking)} are outstanding." if lacking else "."))

@@ -140,7 +140,24 @@ def test_a_step_with_views_and_one_on_a_constant_batch_alternate_in_one_training
         seen.append(view0.clone())
         return forward(self, view0, *rest)
     monkeypatch.setattr(bench.train.MoCo, "forward", watched)
-    whole, bare = bench.alternating(config, data, 3)
-    assert len(whole) == len(bare) == 2 * 4 and min(whole + bare) > 0       # of 3 epochs of 4 + 4 steps, the first is left out
+    found = bench.alternating(config, data, 3)
+    assert list(found) == ["whole", "bare"] and all(len(rates) == 2 and min(rates) > 0 for rates in found.values())    # without the first
     assert order == ["view", "view", "step", "step"] * 4 * 3
     assert all(torch.equal(view, seen[0]) for view in seen[1::2]) and not torch.equal(seen[0], seen[2])
+
+
+def test_the_rates_of_alternating_steps_are_those_of_each_epochs_steps_of_a_kind(monkeypatch, small):
+    clock = iter(range(10 ** 9))
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: float(next(clock)))
+    spent = iter([1, 3] * 99)                                               # a whole step looks at the clock once more within
+    monkeypatch.setattr(bench.train, "pretrain", lambda data, config, device: [
+        [None for _ in bench.augment.views(None, torch.arange(64), config.augmentation, 0, epoch)] for epoch in range(config.epochs)])
+    monkeypatch.setattr(bench.augment, "rendered", lambda *args: torch.tensor([next(clock) for _ in range(next(spent))]))
+    found = bench.alternating(tiny(limit=64, epochs=1, queue=32, batch_size=8), bench.noise(64, 32), 3)
+    assert found["bare"] == [8.0, 8.0] and found["whole"] == pytest.approx([8 / 5, 8 / 5])     # 1 tick; 1 and the 1 + 3 of two views
+
+
+def test_a_recipe_takes_every_field_that_a_table_varies():
+    assert bench.recipe("resnet18", queue=512).queue == 512 and bench.recipe("resnet18").queue == bench.QUEUE
+    assert {bench.recipe(**({"arch": "resnet18"} | {k: v for k, v in case.items() if k in ("arch", "queue")})).epochs
+            for case in bench.SCALING} == {1}

@@ -1,5 +1,6 @@
 """changes: what each commit of a repository made here changed in the ledger, and how the report tells it."""
 import os
+import re
 import subprocess
 
 import pytest
@@ -61,10 +62,25 @@ def test_a_ledger_taken_away_and_a_folder_without_history_are_no_error(repositor
     assert changes(repository.root).empty and "clone the repository whole" in report.changes_html(changes(repository.root), [])
 
 
+def test_a_shallow_clone_tells_nothing_rather_than_that_its_oldest_commit_made_all(repository, tmp_path):
+    repository("first", line())
+    repository("then", line(effect="0.5"))
+    subprocess.run(["git", "clone", "-q", "--depth", "1", f"file://{repository.root}", tmp_path / "shallow"], check=True)
+    assert len(changes(repository.root)) == 2 and changes(tmp_path / "shallow").empty
+
+
+def test_a_ledger_with_a_claim_twice_and_a_subject_with_odd_characters_are_read(repository):
+    repository("odd\x0b \u2028 end ", line(), line(effect="0.7"))
+    found = changes(repository.root)
+    assert len(found) == 1 and found.after[0]["effect"] == 0.7 and "end" in found.subject[0]
+
+
 def test_the_page_tells_effects_in_their_unit_and_claims_that_are_gone(repository):
     repository("<b>first</b>", line(effect="", verdict="not tested"), line("long_gone/resnet18", "0.5", "supported"))
     repository("then", line(), line("long_gone/resnet18", "0.5", "supported"))
     page = report.changes_html(changes(repository.root), ["03_temperature"])
     assert "&lt;b&gt;first" in page and "<b>first" not in page
     assert "+1.2 points" in page and "03_temperature.html" in page and "not tested" in page
-    assert "long_gone" in page and "+0.5" in page and "ResNet-18" in page
+    assert "long_gone" in page and "+0.5" in page and "ResNet-18" in page and "no claim" in page
+    order = [int(key.split()[1]) for key in re.findall(r'data-order="(\d{4}-\d\d-\d\d \d{6})"', page)]
+    assert len(order) == 2 and order == sorted(order, reverse=True)         # the newest first, also where a reader sorts by date
