@@ -395,14 +395,15 @@ def changes_html(changed, pages):
     for row in changed.itertuples():
         name, _, arch = row.claim.partition("/")
         c, encoder = claims.BY_NAME.get(name), models.ENCODERS[arch].label if arch in models.ENCODERS else arch or "all together"
-        body.append([(text(row.date), f"{row.date} {len(changed) - len(body):06}"), f"<code>{row.commit[:7]}</code> {text(row.subject)}",
-                     f"<code>{text(row.profile)}</code>", f"{stated(c, pages) if c else ''}<br><code>{text(name)}</code>", text(encoder),
+        body.append([(f"{text(row.date)} <code>{row.commit[:7]}</code><br>{text(row.subject)}",
+                      f"{row.date} {len(changed) - len(body):06}"),
+                     f"{stated(c, pages) if c else ''}<br><code>{text(name)}</code>", f"<code>{text(row.profile)}</code>", text(encoder),
                      told(row.before, row.claim), told(row.after, row.claim)])
     if not body:
         return "<p>Git's history of <code>results/claims.csv</code> tells it; it is not here: clone the repository whole.</p>"
-    return html_table(["Date", "Commit and why", "Profile", "Claim", "Encoder", "Before", "After"], body,
+    return html_table(["Commit, and why", "Claim", "Profile", "Encoder", "Before", "After"], body,
                       f"{len(body)} changes of a verdict or its effect in results/claims.csv, the newest first, with the commit that made "
-                      "it. A claim without runs is not tested.", name="changes", listed=(1, 2, 3, 4))
+                      "it. A claim without runs is not tested.", name="changes", listed=(1, 2, 3))
 
 
 def runs_html(found):
@@ -444,6 +445,7 @@ body[data-theme="dark"] .undecided { color: #e3b341; } body[data-theme="dark"] .
 .table-wrapper thead th, table.dataframe thead th { font-weight: 600; }
 .table-wrapper tbody th { min-width: 10em; } .wide td:last-child { min-width: 22em; }
 .explored { font-size: 0.85rem; } .explored tbody th { min-width: 12em; } .explored ul { padding-left: 1em; }
+#changes tbody th { min-width: 18em; }
 div.dt-container { color: var(--color-foreground-primary); } .curves svg { max-width: 100%; height: auto; background: #fff; }
 @media print { div.dt-layout-row:not(.dt-layout-table) { display: none !important; } .umaps { display: none; } }
 details { margin: 0.5em 0; } summary { cursor: pointer; }
