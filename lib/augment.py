@@ -141,7 +141,7 @@ def boxes(area, aspect, vertical, horizontal, height: int, width: int, ratio: tu
 def draw(index, augmentation: Augmentation, height: int, width: int, seed: int, epoch: int, stream: int) -> dict:
     """Each image's parameters, as CPU tensors. All numbers are drawn, whether or not an operation is on.
 
-    box: four of (N,) int64 (top, left, height, width);  flip, jittered, gray, blurred: (N,) bool;
+    box: (N, 4) int64 (top, left, height, width);  flip, jittered, gray, blurred: (N,) bool;
     factors: (N, 4) of brightness, contrast, saturation, hue;  order: (N, 4), which comes at each step;  sigma: (N,);
     where hide_p > 0 also grid: (N,) patches a side;  hidden: (N, 16, 16) bool.
     """
@@ -156,7 +156,7 @@ def draw(index, augmentation: Augmentation, height: int, width: int, seed: int, 
     hide = {"grid": torch.tensor(HIDE_GRIDS)[(rest[:, 0] * len(HIDE_GRIDS)).long()],
             "hidden": rest[:, 1:].view(-1, 16, 16) < a.hide_p} if a.hide_p else {}
     return hide | {
-        "box": boxes(area, aspect, vertical, horizontal, height, width, a.ratio),
+        "box": torch.stack(boxes(area, aspect, vertical, horizontal, height, width, a.ratio), dim=1),
         "flip": flip < a.flip_p,
         "jittered": jittered < a.jitter_p,
         "factors": torch.stack([_between(f, *limit) for f, limit in zip(factors, limits, strict=True)], dim=1).float(),
@@ -375,8 +375,7 @@ def views(batches, order, augmentation: Augmentation, seed: int, epoch: int):
         start = at % many
         if not start:
             ahead = [draw(order[at : at + many], augmentation, size, size, seed, epoch, stream) for stream in (0, 1)]
-        parts = [{name: tuple(p[start : start + len(index)] for p in value) if name == "box" else value[start : start + len(index)]
-                  for name, value in drawn.items()} for drawn in ahead]
+        parts = [{name: value[start : start + len(index)] for name, value in drawn.items()} for drawn in ahead]
         yield index, *(rendered(images, part, augmentation.standardize, size) for part in parts)
         at += len(index)
 
@@ -394,7 +393,7 @@ def rendered(images, drawn: dict, standardize: str, size: int):
 def batched(images, drawn: dict, standardize: str, size: int):
     """The views from the parameters that `draw` gave, as operations on the whole batch: what a GPU is good at."""
     with torch.autocast(images.device.type, enabled=False):
-        pixels = resized_crop(images.float().div_(255), *drawn["box"], drawn["flip"], size)
+        pixels = resized_crop(images.float().div_(255), *drawn["box"].unbind(dim=1), drawn["flip"], size)
         pixels = _where(drawn["jittered"], pixels, jitter, drawn["factors"], drawn["order"])
         pixels = _where(drawn["gray"], pixels, grayscale)
         pixels = _where(drawn["blurred"], pixels, gaussian_blur, drawn["sigma"])

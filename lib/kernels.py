@@ -26,12 +26,11 @@ def views(images, drawn, size, radius, means_stds):
     drawn: the dict of `lib.augment.draw`;  radius: of the blur, in pixels;  means_stds: (6,) float32, mean and deviation of each
     channel, or (0,) for each image's own. Images are dealt out to as many threads as PyTorch has.
     """
-    box = torch.stack(drawn["box"], 1)
-    if len(box) != len(images):
-        raise ValueError(f"drawn has the parameters of {len(box)} images, images has {len(images)}: give one set per image.")
+    if len(drawn["box"]) != len(images):
+        raise ValueError(f"drawn has the parameters of {len(drawn['box'])} images, images has {len(images)}: give one set per image.")
     out = torch.empty(len(images), size, size, 3)
     nothing = torch.zeros(0)
-    arrays = [t.numpy() for t in (images, box, drawn["flip"], drawn["jittered"], drawn["factors"], drawn["order"], drawn["gray"],
+    arrays = [t.numpy() for t in (images, drawn["box"], drawn["flip"], drawn["jittered"], drawn["factors"], drawn["order"], drawn["gray"],
                                   drawn["blurred"], drawn["sigma"], drawn.get("grid", nothing.long()),
                                   drawn.get("hidden", nothing.bool().view(0, 16, 16)))]
     threads = min(torch.get_num_threads(), len(images) * size * size // PER_THREAD + 1, len(images))

@@ -157,8 +157,10 @@ def effect(row):
     factor, digits, unit = unit_of(row)
     if np.isnan(row.effect):
         return "", ""
-    bounds = "" if np.isnan(row.low) else f"[{row.low * factor:+.{digits}f}, {row.high * factor:+.{digits}f}]"
-    return f"{row.effect * factor:+.{digits}f} {unit}".strip().replace("-", "−"), bounds.replace("-", "−")
+    def signed(value):
+        return f"{round(value * factor, digits) + 0.0:+.{digits}f}"        # + 0.0: nothing rounds to minus nothing
+    bounds = "" if np.isnan(row.low) else f"[{signed(row.low)}, {signed(row.high)}]"
+    return f"{signed(row.effect)} {unit}".strip().replace("-", "−"), bounds.replace("-", "−")
 
 
 def detectable(row):
@@ -665,9 +667,9 @@ def readme_speed(folder=None):
     made, commits = steps.iloc[0], dict.fromkeys(table.commit.iloc[0][:7] for table in found.values())
     drawn = pd.DataFrame([{"measured": what} | {models.ENCODERS[a].label: told(a) for a in steps.index} for what, told in rows.items()])
     return (f"{markdown(drawn)}\n\nMeasured by `make bench` at {' and '.join(commits)} on {made.device}, {made.cores} cores, torch "
-            f"{made.torch}, in turns, so that the ratios hold where the rates do not. What each factor comes from, and switches, sizes "
-            "and evaluation, stand in [results/bench](results/bench)"
-            + (f"; {' and '.join(lacking)} are outstanding." if lacking else "."))
+            f"{made.torch}, in turns, so that the ratios hold where the rates do not. Tables in [results/bench](results/bench): "
+            f"{', '.join(sorted(path.stem for path in folder.glob('*.csv')))}"
+            + (f"; outstanding: {' and '.join(lacking)}." if lacking else "."))
 
 
 BETWEEN = re.compile(r"(<!-- (results|speed): python -m lib.report --readme -->\n).*?(\n<!-- end of \2 -->)", re.DOTALL)

@@ -138,7 +138,7 @@ def test_a_number_depends_neither_on_how_many_are_drawn_nor_on_its_batch():
 def test_resized_crop_and_flip_are_torchvisions(height, width, size):
     n = 24
     images = random_images(n, height, width).float() / 255
-    top, left, h, w = draw(torch.arange(n), Augmentation(crop=(0.02, 1.0)), height, width, 0, 0, 0)["box"]
+    top, left, h, w = draw(torch.arange(n), Augmentation(crop=(0.02, 1.0)), height, width, 0, 0, 0)["box"].unbind(1)
     flip = torch.arange(n) % 2 == 0
     ours = resized_crop(images, top, left, h, w, flip, size)
     for i in range(n):
@@ -197,7 +197,7 @@ def test_boxes_are_distributed_as_torchvisions(side, crop, ratio):
     n, image = 4_000, torch.empty(3, side, side)
     torch.manual_seed(0)
     theirs = torch.tensor([RandomResizedCrop.get_params(image, list(crop), list(ratio)) for _ in range(n)]).double().T
-    ours = torch.stack(drawn(Augmentation(crop=crop, ratio=ratio), n, side)["box"]).double()
+    ours = drawn(Augmentation(crop=crop, ratio=ratio), n, side)["box"].T.double()
     for name, quantity in {
         "area": lambda top, left, h, w: h * w,
         "ratio": lambda top, left, h, w: w / h,
@@ -222,7 +222,7 @@ def test_two_copies_of_an_image_differ_under_different_ids_and_agree_under_one()
     twins = random_images(1).expand(2, -1, -1, -1).contiguous()
     assert not torch.allclose(*view(twins, torch.tensor([3, 4]), Augmentation(), 0, 0, 0), atol=0.1)
     assert torch.equal(*view(twins, torch.tensor([3, 3]), Augmentation(), 0, 0, 0))
-    assert len(set(zip(*(b.tolist() for b in drawn()["box"]), strict=True))) > 450
+    assert len(set(map(tuple, drawn()["box"].tolist()))) > 450
 
 
 # Colour and blur ------------------------------------------------------------------------------------------------------
@@ -359,7 +359,7 @@ def test_a_view_is_the_operations_one_after_the_other_on_single_images():
     result, d = view(images, index, augmentation, 4, 5, 1), draw(index, augmentation, 32, 32, 4, 5, 1)
     adjust = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
     for i in range(n):
-        image = tv.resized_crop(images[i].float() / 255, *(int(b[i]) for b in d["box"]), [32, 32])
+        image = tv.resized_crop(images[i].float() / 255, *d["box"][i].tolist(), [32, 32])
         if d["jittered"][i]:
             for kind in d["order"][i].tolist():
                 image = adjust[kind](image, float(d["factors"][i, kind]))
@@ -402,7 +402,7 @@ def test_factors_fill_their_ranges_and_orders_are_equally_frequent():
 
 def test_the_draws_of_an_image_are_independent_of_one_another():
     d = drawn(Augmentation(), n=20_000)
-    top, left, h, w = (b.double() for b in d["box"])
+    top, left, h, w = d["box"].double().unbind(1)
     columns = [
         h * w,
         w / h,

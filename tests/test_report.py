@@ -427,6 +427,7 @@ def test_effects_are_shown_in_points_with_their_interval():
     row = pd.Series({"claim": "pretext_learned/resnet18", "effect": 0.1234, "low": 0.1, "high": 0.15})
     assert report.effect(row) == ("+12.3 points", "[+10.0, +15.0]")
     assert report.effect(row.replace({0.1: np.nan})) == ("+12.3 points", "")
+    assert report.effect(row.replace({0.1: -0.0004}))[1].startswith("[+0.0, ")          # not minus nothing
 
 
 def test_the_detectable_effect_agrees_with_the_ledgers_own_formula():
@@ -484,7 +485,7 @@ def test_the_readmes_section_on_speed_has_a_column_per_encoder_or_says_what_is_l
         pd.DataFrame(rows).assign(**made).to_csv(tmp_path / f"{name}.csv", index=False)
         if name == "steps":
             alone = report.readme_speed(tmp_path)
-            assert "| 87% | 97% |" in alone and "; rivals and limits are outstanding." in alone
+            assert "| 87% | 97% |" in alone and "; outstanding: rivals and limits." in alone
     shown = report.readme_speed(tmp_path)
     assert "| measured | MobileNetV3-Small | ResNet-18 |" in shown and "| 1,200 | 1,201 |" in shown
     assert "(goal 95%) | 87% | 97% |" in shown and "ours, bare step" not in shown and "lightly, bare" not in shown

@@ -264,7 +264,7 @@ def test_changing_the_jitter_keeps_the_crops(monkeypatch, textures):
     seen, views = [], kernels.views
 
     def watched(images, drawn, *rest):
-        seen.append(torch.stack([*drawn["box"], drawn["flip"].long()]))
+        seen.append(torch.stack([*drawn["box"].T, drawn["flip"].long()]))
         return views(images, drawn, *rest)
     monkeypatch.setattr(kernels, "views", watched)
     arms = []
