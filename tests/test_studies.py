@@ -346,6 +346,15 @@ def test_one_seed_of_everything_comes_before_the_second_of_anything():
     assert order == sorted(order)
 
 
+def test_the_remedies_that_claims_rest_on_come_before_the_rest_of_a_sweep_seed_by_seed():
+    order = remedies("textures")
+    cooler, started, swept = ([order.index(make(studies.base("textures", "mobilenet_v3_small", seed=seed))) for seed in range(seeds)]
+                              for seeds, make in ((5, lambda c: replace(c, tau=0.1)), (5, lambda c: studies.begun(c, "seed", "textures")),
+                                                  (2, lambda c: replace(c, tau=0.05))))
+    assert cooler == sorted(cooler) and started == sorted(started) and swept == sorted(swept)
+    assert max(cooler[0], started[0]) < min(cooler[1], started[1]) and max(*cooler, *started) < min(swept)
+
+
 @pytest.mark.parametrize("given, nearest", [("quik", "quick"), ("texture", "textures"), ("cifar", "cifar10")])
 def test_an_unknown_profile_is_one_sentence_with_the_nearest_name(given, nearest):
     for call in (plan, search, encoders, studies.profile):
