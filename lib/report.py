@@ -659,11 +659,15 @@ def readme_speed(folder=None):
     if "limits" in found:
         share = found["limits"].share_of_limit
         rows["bare step, of the rate that one large matrix product or copy sets here"] = lambda a: f"{share[a]:.0%}"
-    rivals = found.get("rivals", pd.DataFrame(columns=["pipeline"]))
-    for name in dict.fromkeys(rivals.pipeline):
-        if not name.startswith("ours") and "bare" not in name:             # those have other steps or no data
-            rows[f"ours, times as fast as: {name}"] = lambda a, name=name: (
-                f"{rivals[rivals.pipeline == name].ours_is_times_as_fast[a]:.1f}")
+    rivals = found.get("rivals", pd.DataFrame(columns=["pipeline", "goal"]))
+    faster = {name: part.ours_is_times_as_fast for name, part in rivals.groupby("pipeline", sort=False)}
+    goals = rivals.groupby("pipeline").goal.first()
+    for name in (n for n in faster if not n.startswith("ours") and "bare" not in n):     # those have other steps or no data
+        goal = f" (goal {goals[name]:g})" if goals[name] > 0 else ""
+        rows[f"ours, times as fast as: {name}{goal}"] = lambda a, name=name: f"{faster[name][a]:.1f}"
+        if (bare := faster.get(f"{name}, bare step")) is not None:
+            rows[f"{name} on a constant batch, times as fast as {name}: what the best of pipelines would give it"] = (
+                lambda a, name=name, bare=bare: f"{faster[name][a] / bare[a]:.1f}")
     made, commits = steps.iloc[0], dict.fromkeys(table.commit.iloc[0][:7] for table in found.values())
     drawn = pd.DataFrame([{"measured": what} | {models.ENCODERS[a].label: told(a) for a in steps.index} for what, told in rows.items()])
     return (f"{markdown(drawn)}\n\nMeasured by `make bench` at {' and '.join(commits)} on {made.device}, {made.cores} cores, torch "
