@@ -1,5 +1,6 @@
 """Small self-supervised contrastive models without distillation signals: a reproducible study."""
 import os
+from argparse import ArgumentTypeError
 from difflib import get_close_matches
 
 import torch
@@ -18,3 +19,10 @@ def check_name(parameter, given, allowed):
         close = get_close_matches(str(given), allowed, n=1, cutoff=0.4)
         raise ValueError(f"{parameter} = {given!r} is unknown{f'; did you mean {close[0]!r}?' if close else ''} "
                          f"(allowed: {', '.join(allowed)})")
+
+
+def positive(text):
+    """A whole number from 1, as the type of an argument of the command line."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r}; allowed: a whole number from 1")
+    return int(text)

@@ -16,6 +16,7 @@ except for `switches`: there, on a CPU, of processor time on one thread. A sourc
 though it gives two views.
 """
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -63,25 +64,31 @@ def device():
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def stepper(config, data, device, fused=True):
-    """A function that takes one training step on a constant batch. fused: the optimiser, as lib.train has it."""
-    method = train.build(config, data).to(device).train()
-    layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    method = method.to(memory_format=layout)
-    forward = train.compiled(method, device) if config.compile else method
-    parameters = [p for p in method.parameters() if p.requires_grad]
-    optimizer = train.optimizer_of(config, parameters) if fused else torch.optim.AdamW(parameters, lr=config.lr)
-    view0, view1 = (torch.randn(config.batch_size, 3, data.size, data.size, device=device).contiguous(memory_format=layout)
-                    for _ in range(2))
+def layout(config):
+    return torch.channels_last if config.channels_last else torch.contiguous_format
 
-    def step(number):
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.precision == "bf16"):
+
+def stepper(config, data):
+    """step(view0, view1): one training step of ours, without our data path."""
+    method = train.build(config, data).to(device()).to(memory_format=layout(config)).train()
+    forward = train.compiled(method, device()) if config.compile else method
+    optimizer = train.optimizer_of(config, [p for p in method.parameters() if p.requires_grad])
+    count = itertools.count()
+
+    def step(view0, view1):
+        with torch.autocast(device(), torch.bfloat16, enabled=config.precision == "bf16"):
             loss, _ = forward(view0, view1, None)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        method.after_step(number)
+        method.after_step(next(count))
     return step
+
+
+def constant(config, data):
+    """Two views of a batch, of noise."""
+    return [torch.randn(config.batch_size, 3, data.size, data.size, device=device()).contiguous(memory_format=layout(config))
+            for _ in range(2)]
 
 
 def rate(call, images, clock=time.perf_counter):
@@ -114,14 +121,10 @@ def times(found, one, other):
     return statistics.median(a / b for a, b in zip(found[one], found[other], strict=True))
 
 
-def repeated(step, steps, batch_size, clock=time.perf_counter):
-    """A function: the rate of step(0), step(1), ..."""
-    return lambda: rate(lambda: [step(number) for number in range(steps)], steps * batch_size, clock)
-
-
-def bare(config, data, steps, clock=time.perf_counter, fused=True):
-    """A function: the rate of so many bare steps."""
-    return repeated(stepper(config, data, device(), fused), steps, config.batch_size, clock)
+def bare(config, data, steps, clock=time.perf_counter, step=None):
+    """A function: the rate of so many steps, ours or `step`, on a constant batch."""
+    step, batch = step or stepper(config, data), constant(config, data)
+    return lambda: rate(lambda: [step(*batch) for _ in range(steps)], steps * config.batch_size, clock)
 
 
 def whole(config, data):
@@ -217,21 +220,6 @@ def torchvision_transform(config, size):
                        v2.Normalize(augment.IMAGENET_MEAN, augment.IMAGENET_STD)])
 
 
-def our_step(config, data):
-    """step(view0, view1) of our method, without our data path."""
-    method = train.build(config, data).to(device()).to(memory_format=torch.channels_last).train()
-    optimizer = train.optimizer_of(config, [p for p in method.parameters() if p.requires_grad])
-    count = iter(range(10 ** 9))
-
-    def step(view0, view1):
-        loss, _ = method(view0, view1)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        method.after_step(next(count))
-    return step
-
-
 def lightly_step(config, data):
     """step(view0, view1) of MoCo v2 as lightly's example writes it, with its head, loss, memory bank and momentum update."""
     from copy import deepcopy
@@ -267,7 +255,7 @@ def rivals(archs, rounds):
         images = data.train.images.cpu()
         theirs = MoCoV2Transform(input_size=data.size, min_scale=config.crop_min, cj_hue=config.jitter[3])
         one_view = theirs.transforms[0]                                    # it holds the same transform twice
-        sources = {"torchvision v2, our step": (ImageByImage(images, torchvision_transform(config, data.size)), our_step(config, data)),
+        sources = {"torchvision v2, our step": (ImageByImage(images, torchvision_transform(config, data.size)), stepper(config, data)),
                    "lightly": (ImageByImage([to_pil_image(i) for i in images], one_view), lightly_step(config, data))}
         measures, workers = {"ours": whole(config, data)}, {}
         for name, (dataset, step) in sources.items():
@@ -275,12 +263,10 @@ def rivals(archs, rounds):
             found = median(in_turns(tried, 1))
             workers[name] = max(found, key=found.get)
             measures[name] = tried[workers[name]]
-        constant = torch.randn(config.batch_size, 3, data.size, data.size, device=device()).to(memory_format=torch.channels_last)
         number = IMAGES // config.batch_size
         measures["ours, bare step"] = bare(config, data, number)
         measures["ours, compiled"] = bare(replace(config, compile=True), data, number)
-        their_step = lightly_step(config, data)
-        measures["lightly, bare step"] = repeated(lambda _, step=their_step, x=constant: step(x, x), number, config.batch_size)
+        measures["lightly, bare step"] = bare(config, data, number, step=lightly_step(config, data))
         found = in_turns(measures, rounds)
         rows += [{"arch": arch, "pipeline": name, "workers": workers.get(name, ""), "images_per_second": round(value),
                   "ours_is_times_as_fast": round(times(found, "ours", name), 2), "goal": GOALS.get(name, ""), "why": WHY[name]}
@@ -297,6 +283,7 @@ def undone(where, name, value, config, data):
 
 
 def unfused(config, parameters):
+    """lib.train.optimizer_of, not fused; AdamW."""
     return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
 
 
@@ -327,7 +314,9 @@ def switches(archs, rounds, count=4):
     for arch in archs:
         base = replace(studies.base("textures", arch), precision="fp32", queue=256)
         measures = {name: bare(replace(base, **switch), data, count, clock) for name, switch in SWITCHES.items()}
-        found = in_turns(measures | {"fp32, optimiser not fused": bare(base, data, count, clock, fused=False)}, rounds)
+        with patch.object(train, "optimizer_of", unfused):
+            measures["fp32, optimiser not fused"] = bare(base, data, count, clock)
+        found = in_turns(measures, rounds)
         rows += [{"arch": arch, "switch": name, "images_per_second": round(value), "relative": round(times(found, name, "fp32"), 2)}
                  for name, value in median(found).items()]
     torch.set_num_threads(threads)
@@ -379,10 +368,10 @@ def limits(archs, rounds):
     rows = []
     for arch in archs:
         config, data = compared(arch)
-        step = stepper(config, data, device())
-        step(0)                                                            # the optimiser's state comes with the first step
+        step, batch = stepper(config, data), constant(config, data)
+        step(*batch)                                                       # the optimiser's state comes with the first step
         with Count() as count:
-            step(1)
+            step(*batch)
         flops, moved = (sum(column) / config.batch_size for column in zip(*count.total))
         found = in_turns(machine() | {"bare": bare(config, data, 20)}, rounds)
         found = {name: max(values) for name, values in found.items()}      # a limit is a maximum, and so is what is held against it

@@ -18,8 +18,9 @@ PURITY_MARGIN = 0.03  # "locally as pure": homogeneity at FINEST clusters a clas
 FINEST = 16         # clusters a class at which local purity is compared
 MATCHED = 2         # clusters a class at which the reference's homogeneity is the one that completeness is compared at
 CEILING = 0.98      # both sides above: the pretext task cannot tell memory from skill
-UNITS = {"points": 100, "points per doubling of width": 100, "squared distance": 1}   # unit of an effect -> its factor
+UNITS = {"points": 100, "points per doubling of width": 100, "squared distance": 1, "of uniformity": 1}   # unit of an effect -> its factor
 NOT_LEARNED, NOT_SOLVED = "not learned", "the task is not learned well enough to overfit"
+BOUND = "a bound beyond the difference, from a curve that does not hold the purity"
 COLUMNS = ["claim", "profile", "statement", "source", "test", "effect", "low", "high", "n", "verdict", "runs"]
 SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = "supported", "contradicted", "undecided", "not tested"
 
@@ -208,17 +209,25 @@ def completeness_at(rows, homogeneity, nearest=False):
     purer with one cluster a class already, or never so pure; with nearest the value at that end of its curve. As completeness falls
     where purity rises, this is a lower bound for the former and an upper one for the latter. Returns (n,) array.
     """
-    out = []
-    for _, row in rows.iterrows():
-        names = [f"k{row.classes * f:.0f}" for f in (1, 2, 4, 8, 16)]
-        curve = [(row[f"homogeneity_{k}"], row[f"completeness_{k}"]) for k in names if not np.isnan(row.get(f"homogeneity_{k}", np.nan))]
-        reached = next((i for i, (pure, _) in enumerate(curve) if pure >= homogeneity - 1e-9), None)   # the mean of equals is rounded
-        if reached is None or reached == 0 and curve[0][0] > homogeneity + 1e-9:
-            end = curve[-1] if reached is None else curve[0]
-            out.append(end[1] if nearest else np.nan)
-        else:
-            out.append(np.interp(homogeneity, *zip(*curve[max(0, reached - 1):reached + 1])))
-    return np.array(out)
+    return np.array([value if nearest or not end else np.nan for value, end in (_on_curve(row, homogeneity) for _, row in rows.iterrows())])
+
+
+def _on_curve(row, homogeneity):
+    """(completeness of a run at this homogeneity, 0) or (that at its curve's nearest end, -1 where it is a lower bound since the curve
+    begins purer, 1 where it is an upper one since the curve ends less pure)."""
+    names = [f"k{row.classes * f:.0f}" for f in (1, 2, 4, 8, 16)]
+    curve = [(row[f"homogeneity_{k}"], row[f"completeness_{k}"]) for k in names if not np.isnan(row.get(f"homogeneity_{k}", np.nan))]
+    reached = next((i for i, (pure, _) in enumerate(curve) if pure >= homogeneity - 1e-9), None)   # the mean of equals is rounded
+    if reached is None:
+        return curve[-1][1], 1
+    if reached == 0 and curve[0][0] > homogeneity + 1e-9:
+        return curve[0][1], -1
+    return np.interp(homogeneity, *zip(*curve[max(0, reached - 1):reached + 1])), 0
+
+
+def outside(rows, homogeneity):
+    """On which side of its curve each run has this homogeneity: -1 the curve begins purer, 1 it ends less pure, 0 it holds it. (n,)"""
+    return np.array([_on_curve(row, homogeneity)[1] for _, row in rows.iterrows()])
 
 
 def matched_purity(rows):
@@ -241,12 +250,21 @@ def _shown(measure):
     return f". Shown: {measure}" if measure else ""
 
 
+def _measure(row):
+    return row.test.rpartition("Shown: ")[2]
+
+
+def unit_of(row):
+    """The unit of a ledger row's effect, a key of UNITS; of two measures that of the one shown."""
+    return "of uniformity" if _measure(row).startswith("uniformity") else BY_NAME[row.claim.partition("/")[0]].unit
+
+
 def reading(row):
-    """A verdict in words, from a row of the ledger: what the clusters of an encoder are (over_clustered), or that there was nothing to
-    overfit to (no_overfitting); "" for other claims, or without runs."""
-    name, shown = row.claim.partition("/")[0], row.test.rpartition("Shown: ")[2]
-    if name == "no_overfitting" and shown == NOT_SOLVED:
-        return NOT_SOLVED
+    """A verdict in words, from a row of the ledger: what the clusters of an encoder are (over_clustered), or why nothing follows from
+    the number; "" for other claims, or without runs."""
+    name, shown = row.claim.partition("/")[0], _measure(row)
+    if shown in (NOT_SOLVED, BOUND):
+        return shown
     if name != "over_clustered" or row.verdict == NOT_TESTED:
         return ""
     if NOT_LEARNED in shown:
@@ -255,7 +273,7 @@ def reading(row):
         return "mixes classes" if shown == "homogeneity" else "gathers its classes more"
     if row.verdict == SUPPORTED:
         return "over-clusters"
-    return "no purity that both reach" if np.isnan(row.effect) else "cannot be told apart"
+    return "no purity that the curves of all their runs hold" if np.isnan(row.effect) else "cannot be told apart"
 
 
 def _row(claim, profile, arch, effect, low, high, n, verdict, runs, shown=""):
@@ -300,7 +318,8 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
         gain = interval(paired.instdisc_dsd_top1_test - paired.instdisc_dsd_top1_test_untrained)
         rows.append(_row("pretext_learned", profile, arch, *gain, len(paired), above(*gain[1:]), runs))
         *effect, verdict = equivalence(a.instdisc_dsd_top1_train, a.instdisc_dsd_top1_test, a.instances_test.iloc[0])
-        solved = gain[1] > MARGIN and a.instdisc_dsd_top1_test.mean() >= 2 * MARGIN    # else nothing was learned that could overfit
+        sure = gain[1] if len(paired) > 1 else gain[0]                     # one seed has no interval, hence no verdict either
+        solved = sure > MARGIN and a.instdisc_dsd_top1_test.mean() >= 2 * MARGIN       # else nothing was learned that could overfit
         rows.append(_row("no_overfitting", profile, arch, *effect, len(a), verdict if solved else UNDECIDED, runs,
                          "" if solved else NOT_SOLVED))
         fine, pure = f"homogeneity_k{FINEST * int(a.classes.iloc[0])}", matched_purity(large)
@@ -330,8 +349,23 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
         row = _row(name, profile, "", *([least[c] for c in ("effect", "low", "high")] if least else [np.nan] * 3),
                    least["n"] if least else 0, verdict, dict.fromkeys(run for r in tested for run in r["runs"].split()))
         rows.append(row | ({"test": least["test"]} if least else {}))
-    rows.append(_size(t, profile, large, every, grown))
+    rows.append(_size(t, profile, arms, large, every, grown))
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+PRETEXT = {"instdisc_dsd_top1_test": "top-1 of an original against its view", "instdisc_dsd_top5_test": "top-5",
+           "instdisc_sdsd_top1_test": "top-1 of view against view", "instdisc_sdsd_top5_test": "top-5"}
+
+
+def _torn(arms, before, architectures):
+    """{encoder: mean gains over its untrained self, paired by seed, in the measures of PRETEXT} where these do not agree in sign."""
+    found = {}
+    for arch in architectures:
+        pairs = arms[arms.arch == arch].merge(before[before.arch == arch], on="seed", suffixes=("", "_untrained"))
+        gains = [(pairs[c] - pairs[f"{c}_untrained"]).mean() for c in PRETEXT if c in pairs]
+        if len(pairs) and min(gains) < 0 < max(gains):
+            found[arch] = gains
+    return found
 
 
 def caveats(table, profile, architectures=models.SMALL, reference=models.LARGE):
@@ -343,9 +377,17 @@ def caveats(table, profile, architectures=models.SMALL, reference=models.LARGE):
     best, knn = (arms.groupby("arch")[c].mean() for c in ("instdisc_dsd_top1_test", "knn_test"))
     names, found = {arch: models.ENCODERS[arch].label for arch in knn.index}, []
     if raw > best.max():
-        found.append(f"On {profile}, raw pixels find the view of an image among {int(arms.instances_test.iloc[0]):,} more often "
-                     f"({raw:.1%}) than any trained encoder (at most {best.max():.1%}): at its floor, the pretext task says little "
-                     "about observation (i).")
+        views = "instdisc_sdsd_top1_test"                                  # of two views, as the loss compares
+        found.append(f"On {profile}, raw pixels find the view of an original image among {int(arms.instances_test.iloc[0]):,} more often "
+                     f"({raw:.1%}) than any trained encoder (at most {best.max():.1%}; between two views: "
+                     f"{t[t.arch == 'pixels'][views].mean():.1%} against at most {arms.groupby('arch')[views].mean().max():.1%}): at its "
+                     "floor, the pretext task says little about observation (i).")
+    if torn := _torn(arms, t[(t.epochs == 0) & (t.width == 1)], [arch for arch in architectures if arch in knn]):
+        found.append(f"On {profile}, whether training helps with the pretext task depends on the measure. Trained minus untrained in "
+                     f"points, for {', '.join(PRETEXT.values())}: "
+                     + "; ".join(f"{names[arch]} {', '.join(f'{round(100 * gain, 1) + 0.0:+.1f}' for gain in gains)}" for arch, gains in torn.items()
+                                 ).replace(" -", " −")
+                     + ". The first is the one that the verdict is on.")
     better = [arch for arch in architectures if arch in knn and reference in knn and knn[arch] > knn[reference]]
     if better:
         found.append(f"On {profile}, the large reference is not the best: {names[reference]} has a kNN accuracy of {knn[reference]:.1%}, "
@@ -353,10 +395,13 @@ def caveats(table, profile, architectures=models.SMALL, reference=models.LARGE):
                      "encoder that learned less in these epochs.")
     pure = matched_purity(arms[arms.arch == reference])
     if not np.isnan(pure):
-        curves = {arch: completeness_at(arms[arms.arch == arch], pure) for arch in knn.index}
-        if lacking := {arch: values for arch, values in curves.items() if np.isnan(values).any()}:
-            found.append(f"On {profile}, completeness is compared at a homogeneity of {pure:.2f}, which not every run reaches: "
-                         + ", ".join(f"{names[arch]} {np.isfinite(v).sum()} of {len(v)}" for arch, v in lacking.items()) + ".")
+        sides = {arch: outside(arms[arms.arch == arch], pure) for arch in knn.index}
+        ends = ((1, "never so pure"), (-1, "purer from the start"))
+        lacking = [f"{names[arch]}, of {len(side)} runs, " + " and ".join(
+            f"{(side == end).sum()} {words}" for end, words in ends if end in side) for arch, side in sides.items() if side.any()]
+        if lacking:
+            found.append(f"On {profile}, completeness is compared at a homogeneity of {pure:.2f}, which not every run's curve holds: "
+                         + "; ".join(lacking) + ".")
     return found
 
 
@@ -437,9 +482,19 @@ def _remedies(t, profile, arms, before, architectures):
                     continue
                 effect, low, high = interval(_gain(measure, a, b))
                 able = measure != "gathers" or learned(a, u) and learned(b, u)
-                rows.append(_row(claim, profile, arch, effect, low, high, len(seeds), above(low, high) if able else UNDECIDED,
-                                 [*a.run, *b.run, *(u.run if measure == "gathers" else [])]))
+                beyond = measure == "gathers" and _overstated(a, b, effect)
+                verdict = above(low, high) if able and not beyond else UNDECIDED
+                rows.append(_row(claim, profile, arch, effect, low, high, len(seeds), verdict,
+                                 [*a.run, *b.run, *(u.run if measure == "gathers" else [])], BOUND if able and beyond else ""))
     return rows
+
+
+def _overstated(a, b, effect):
+    """Does the end of some run's curve stand in for a completeness such that it makes the difference a - b larger than it is, on the side
+    that it is on? The rule counts on ends that make it smaller; where they do not, nothing is decided."""
+    pure = matched_purity(b)
+    sides = np.concatenate([outside(a, pure), -outside(b, pure)])          # 1: the difference is an upper bound, -1: a lower one
+    return bool((sides == np.sign(effect)).any())
 
 
 def _gain(measure, a, b):
@@ -451,12 +506,13 @@ def _gain(measure, a, b):
     return completeness_at(a, matched_purity(b), nearest=True) - completeness_at(b, matched_purity(b), nearest=True)
 
 
-def _size(t, profile, large, untrained, grown):
-    wide = t
+def _size(t, profile, arms, large, untrained, grown):
+    wide, own = t, arms[arms.arch == "resnet18"]
     if len(t):
-        wide = _same(t[(t.arch == "resnet18") & (t.method == "moco") & (t.epochs > 0) & (t.evaluation == "full")], large, RECIPE)
+        wide = _same(t[(t.arch == "resnet18") & (t.method == "moco") & (t.epochs > 0) & (t.evaluation == "full")], own,
+                     [*RECIPE, "lr", "weight_decay"])
     pure = matched_purity(large)
-    if not len(wide) or wide.width.nunique() < 3 or np.isnan(pure):
+    if own.empty or wide.width.nunique() < 3 or np.isnan(pure):
         return _row("size_not_architecture", profile, "", np.nan, np.nan, np.nan, 0, NOT_TESTED, [])
     before = untrained[(untrained.arch == "resnet18") & untrained.width.isin(wide.width)]
     solved = grown and all(learned(part, before[before.width == width]) for width, part in wide.groupby("width"))

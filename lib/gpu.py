@@ -19,10 +19,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from lib import bench, probe, runs, studies, train
+from lib import bench, positive, probe, runs, studies, train
 
 PACKED = ("config.json", "history.csv", "metrics.json", "provenance.json", "SHA256SUMS")
 LARGEST = 15 * 2 ** 20     # bytes of a packed file
+ARCHIVED = "cifar10_jpeg"  # the data set that comes as an archive of one folder; the others are downloaded or lie there
 TOLERANCE = 0.05           # of views, standardised, and of h: a GPU's convolutions may round to 10 bits (TF32)
 
 
@@ -49,10 +50,10 @@ def rates(archs, profile, data_name, device, epochs=2):
         seconds = train.pretrain(data, config, device=device)[2]
         memory = runs.provenance(device)["peak_memory_mb"]
         steps = len(data.train.labels) // config.batch_size
-        step, took = bench.stepper(config, data, device), []
-        for number in range(12):
+        step, batch, took = bench.stepper(config, data), bench.constant(config, data), []
+        for _ in range(12):
             started = time.perf_counter()
-            step(number)
+            step(*batch)
             if device == "cuda":
                 torch.cuda.synchronize()
             took.append(time.perf_counter() - started)
@@ -96,21 +97,27 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m lib.gpu", description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="cifar10")
     parser.add_argument("--data", help="a data set instead of the profile's, for instance cifar10_jpeg")
-    parser.add_argument("--archive", help="of the data set, unpacked into .data/<data> where that is not there")
+    parser.add_argument("--archive", help=f"of the data set {ARCHIVED}, unpacked into .data/{ARCHIVED} where that is not there")
     parser.add_argument("--only", default="all", choices=("all", "observations", "remedies", "search"))
     parser.add_argument("--match", default=None)
     parser.add_argument("--out", default=os.environ.get("OUT", "out"), help="folder for rates.csv, check.json and the packed runs")
     parser.add_argument("--minutes", type=float, default=9.0, help="after which whatever is not finished is stopped")
-    parser.add_argument("--jobs", type=int, default=4, help="runs side by side")
+    parser.add_argument("--jobs", type=positive, default=4, help="runs side by side")
     parser.add_argument("--rates", action="store_true", help="measure training rates first")
     args = parser.parse_args(argv)
     started, out = time.time(), Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    unpack(args.archive, runs.ROOT / ".data" / (args.data or studies.profile(args.profile).base.data).split(":")[0])
+    try:
+        name = studies.base(args.profile, "resnet18", args.data).data
+        if args.archive and name != ARCHIVED:
+            raise ValueError(f"archive = {args.archive!r} with data = {name!r}; allowed: with --data {ARCHIVED} alone")
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    unpack(args.archive, runs.ROOT / ".data" / ARCHIVED)
     check = {"device": torch.cuda.get_device_name() if device == "cuda" else "cpu", "torch": torch.__version__, **agreement(device)}
     print(check, flush=True)
-    if check["views"] > TOLERANCE or check["features"] > TOLERANCE:
+    if not (check["views"] <= TOLERANCE and check["features"] <= TOLERANCE):          # nan too
         sys.exit(f"error: this device differs from the CPU by more than {TOLERANCE:g} in the views or features of a batch")
     (out / "check.json").write_text(json.dumps(check, indent=1) + "\n")
     if args.rates:

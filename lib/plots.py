@@ -195,7 +195,7 @@ def verdicts(ledger, *names):
         name, _, arch = row.claim.partition("/")
         if name not in names:
             continue
-        unit = claims.BY_NAME[name].unit
+        unit = claims.unit_of(row)
         scale, digits = claims.UNITS[unit], 1 if claims.UNITS[unit] > 1 else 3
         effect, low, high = (round(scale * x, digits) + 0.0 for x in (row.effect, row.low, row.high))
         bars = "" if np.isnan(row.low) else f" [{low:+.{digits}f}, {high:+.{digits}f}]"
@@ -216,7 +216,8 @@ def judged(tables, *names):
     """
     rows = verdicts(pd.concat([claims.ledger(t, p) for p, t in tables.items()], ignore_index=True), *names)
     lacking = rows[rows.verdict == claims.NOT_TESTED].groupby(["profile", "claim"], sort=False)
-    sentences = [f"{p}, {claim}: not tested (too few runs or images): {', '.join(part.index.unique('encoder'))}"
+    sentences = [f"{p}, {claim}: not tested, for want of runs or images that its rule asks for: "
+                 + ', '.join(part.index.unique('encoder'))
                  for (p, claim), part in lacking]
     if set(names) & set(claims.OBSERVATIONS):
         sentences += [sentence for p, t in tables.items() for sentence in claims.caveats(t, p)]

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from lib import check_name, claims, explore, models, runs, studies
+from lib import check_name, claims, explore, models, positive, runs, studies
 from lib.changes import changes
 from lib.explore import html_table, text
 
@@ -145,11 +145,11 @@ def write_claims(rows, path):
 
 def unit_of(row):
     """(factor, digits, unit) of a ledger row's effect, as a reader sees it."""
-    unit = claims.BY_NAME[row.claim.split("/")[0]].unit
+    unit = claims.unit_of(row)
     return claims.UNITS[unit], 1 if claims.UNITS[unit] > 1 else 3, unit.replace("squared distance", "distance²")
 
 
-UNREACHED = "no number: the purity to compare at is out of reach"
+UNREACHED = "no number: the curve of some run does not hold the purity to compare at"
 
 
 def effect(row):
@@ -261,7 +261,7 @@ def terminal(rows):
                 lines.append(f"  {MARK[row.verdict]} not tested   {row.claim:<24} as a whole, which needs every encoder; of them:")
                 tested = [(f"  {label}", r) for label, r in parts]
             for label, r in tested:
-                lines.append(f"  {MARK[r.verdict]} {r.verdict:<13}{label:<24} {' '.join(effect(r)).strip() or 'out of reach'}, n = {r.n}")
+                lines.append(f"  {MARK[r.verdict]} {r.verdict:<13}{label:<24} {' '.join(effect(r)).strip() or 'no number'}, n = {r.n}")
         if lacking:
             lines += textwrap.wrap(f"{MARK[claims.NOT_TESTED]} not tested, for want of runs: {', '.join(lacking)}", 110,
                                    initial_indent="  ", subsequent_indent=" " * 17)
@@ -690,7 +690,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m lib.report", description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="quick", help=f"one of {', '.join(studies.PROFILES)}")
     parser.add_argument("--no-train", action="store_true", help="draw what is stored and train nothing")
-    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count()), help="trainings side by side")
+    parser.add_argument("--jobs", type=positive, default=min(2, os.cpu_count()), help="trainings side by side")
     parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="name=value",
                         help="a parameter of the notebooks, for instance archs=[resnet18]; may be repeated")
     parser.add_argument("--readme", action="store_true", help="only refresh README.md, results/figure.svg and results/claims.csv")

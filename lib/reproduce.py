@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib import check_name, claims, runs, studies, train
+from lib import check_name, claims, positive, runs, studies, train
 
 STORE = runs.STORE / ".reproduced"
 MEASURES = ("knn_val", "knn_test", "linear_test", "instdisc_dsd_top1_test", "uniformity_d_test", "intra_class_d_test")
@@ -69,7 +69,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m lib.reproduce", description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="textures", help=f"one of {', '.join(studies.PROFILES)}")
     parser.add_argument("--match", metavar="TEXT", default="", help="only runs whose folder's name contains TEXT")
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    parser.add_argument("--jobs", type=positive, default=1, help="runs side by side")
     args = parser.parse_args(argv)
     try:
         check_name("profile", args.profile, studies.PROFILES)
@@ -86,7 +86,8 @@ def main(argv=None):
             raise ValueError(f"--match {args.match!r} is in the name of none of the {len(everything)} stored runs of {args.profile}")
         for run in wanted:
             studies.check(run.config)
-        earlier = [path for run in wanted if (path := runs.folder(run.config, args.profile, STORE)).exists()]
+        rest_on = dict.fromkeys(c for run in wanted for c in (run.config, *runs.needs(run.config)))
+        earlier = [path for c in rest_on if (path := runs.folder(c, args.profile, STORE)).exists()]
         here = runs.provenance("cuda" if torch.cuda.is_available() else "cpu")
         for path in earlier:                                               # what other code or versions made says nothing of today's
             try:

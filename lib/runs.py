@@ -131,8 +131,19 @@ def untrained(config):
     return PretrainConfig(**keep, epochs=0)
 
 
-@lru_cache(maxsize=3)
+def needs(config):
+    """The runs whose weights or numbers a training begins with, each after those that it needs itself."""
+    found = [c for other in (config.start, config.teacher) if other for c in (*needs(other), other)]
+    return list(dict.fromkeys([*found, *([untrained(config.teacher)] if config.teacher else [])]))
+
+
 def load_data(name, limit=None, device="cpu"):
+    """lib.data.load; the last three stay in memory."""
+    return _loaded(name, limit, device)
+
+
+@lru_cache(maxsize=3)
+def _loaded(name, limit, device):
     return datasets.load(name, root=ROOT / ".data", device=device, limit=limit)
 
 

@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed
 
-from lib import check_name, checkpoint, claims, models, runs
+from lib import check_name, checkpoint, claims, models, positive, runs
 from lib import data as datasets
 from lib.train import PretrainConfig
 
@@ -58,7 +58,7 @@ class Profile:
     extra: dict = field(default_factory=dict)          # arch -> fields that differ (with the reason beside it)
     remedied: tuple = claims.REMEDIED                  # encoders on which remedies are tried one at a time
     queues: tuple = (128, 512, 2048)                   # lengths of the queue that are tried
-    sweeps: bool = True                                # False: of each remedy the arm that its claim names, with one seed
+    sweeps: bool = True                                # False: one arm of each remedy, with one seed
     long: int = 0                                      # epochs of the few long runs (anchors); 0: none
     copies: tuple = ()                                 # data sets that its committed runs may rest on instead, other bytes of the same
     transfers: int = 100                               # runs whose transfer notebook 08 computes, at most; the others say so
@@ -623,11 +623,19 @@ def transferred(table, loaded, name, train=True, archs=None, target="digits"):
 
 
 def check(config):
-    """Raise ValueError where `config`, its start or its teacher cannot run on its data."""
+    """Raise ValueError where `config`, its start or its teacher cannot run on its data, or what comes of it cannot be evaluated there."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    for c in (config, config.start, config.teacher, config.start and config.start.teacher):
-        if c is not None:
-            c.check(runs.load_data(c.data, c.limit, device))
+    for c in (config, *runs.needs(config)):
+        data = runs.load_data(c.data, c.limit, device)
+        c.check(data)
+        least = max(2, -(-5 // len(data.classes)))                         # pairs within a class; five images for top-5 accuracy
+        sides = {"train": "training images beside those of val", "test": "held-out images"} if c.evaluation == "full" else {}
+        for side, words in sides.items():
+            counts = getattr(data, side).labels.bincount(minlength=len(data.classes)).tolist()
+            for name, count in zip(data.classes, counts, strict=True):
+                if count < least:
+                    raise ValueError(f"data = {c.data!r}: class {name!r} has {count} {words}; allowed: {least} or more, which "
+                                     "the evaluation needs")
 
 
 def compared(name, configs, train=True, study=observations):
@@ -682,8 +690,8 @@ def check_parameters(namespace, *known):
 
 
 def hours(configs):
-    """Rough hours on two CPU cores, two runs side by side, from measured steps; the work grows with the multiply-adds. Starts that are
-    not among `configs` count too: in a clone, which has no weights, they are trained again.
+    """Rough hours on two CPU cores, two runs side by side, from measured steps; the work grows with the multiply-adds. Starts and teachers
+    that are not among `configs` count too: in a clone, which has no weights, they are trained again.
 
     A step is MoCo's and worth four forward passes: query forward and backward (three), key forward (one). Both views of SimCLR have a
     gradient; who has no key has the teacher's forward pass, or nothing.
@@ -693,8 +701,8 @@ def hours(configs):
         rate = IMAGES_PER_SECOND.get(c.arch, 2e9 / usual)
         size = SIZES.get(c.data.split(":")[0], (224, 0))[0]
         return rate * usual / models.multiply_adds(c.arch, size, c.stem, c.width)
-    total, starts = 0, {c.start for c in configs if c.start} - {*configs}
-    for c in [*starts, *configs]:
+    total, others = 0, {needed for config in configs for needed in runs.needs(config)} - {*configs}
+    for c in [*others, *configs]:
         if c.arch == "pixels":
             continue
         images = c.epochs * (c.limit or datasets.folder_count(c.data)
@@ -730,7 +738,7 @@ def main(argv=None):
     parser.add_argument("--only", choices=("all", "observations", "remedies", "search"), default="all",
                         help="notebooks 01 and 02, 03 to 08, or the searches for learning rates and for our recipe alone")
     parser.add_argument("--match", metavar="TEXT", help="only runs, of the study or the search, whose folder's name contains TEXT")
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    parser.add_argument("--jobs", type=positive, default=1, help="runs side by side")
     parser.add_argument("--retrain", action="store_true", help="set stored runs that are damaged aside and train them anew")
     parser.add_argument("--dry-run", action="store_true", help="print what is missing and train nothing")
     args = parser.parse_args(argv)

@@ -64,8 +64,9 @@ def test_a_call_ends_in_time_and_the_next_goes_on(toy, capsys, monkeypatch):
     assert len(runs.paths("toy")) == 2
 
 
-def test_a_device_that_computes_otherwise_trains_nothing(toy, monkeypatch):
-    monkeypatch.setattr(gpu, "agreement", lambda device: {"views": 0.0, "features": 0.3})
+@pytest.mark.parametrize("views, features", [(0.0, 0.3), (0.3, 0.0), (0.0, float("nan")), (float("nan"), 0.0)])
+def test_a_device_that_computes_otherwise_trains_nothing(toy, monkeypatch, views, features):
+    monkeypatch.setattr(gpu, "agreement", lambda device: {"views": views, "features": features})
     with pytest.raises(SystemExit, match="differs from the CPU by more than 0.05"):
         gpu.main([*ARGUMENTS, "--out", str(toy / "out")])
     assert runs.paths("toy") == []
@@ -79,6 +80,16 @@ def test_packed_files_are_small_enough_to_travel(toy, monkeypatch):
     names = [name for file in files for name in tarfile.open(file).getnames()]
     assert len(names) == len(set(names)) == 3 * len(gpu.PACKED)
     assert gpu.pack("toy", toy, [path.name for path in runs.paths("toy")]) == []
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--profile", "cifar"], "error: profile = 'cifar' is unknown; did you mean 'cifar10'"),
+    (["--profile", "cifar10", "--archive", "a"], "error: archive = 'a' with data = 'cifar10'; allowed: with --data cifar10_jpeg"),
+    (["--profile", "cifar10", "--data", "folder:/images", "--archive", "a.tar.xz"], "with data = 'folder:/images'; allowed")])
+def test_what_cannot_be_had_is_said_before_anything_is_done(toy, arguments, words):
+    with pytest.raises(SystemExit, match=words):
+        gpu.main([*arguments, "--out", str(toy / "out")])
+    assert not list((toy / ".data").iterdir())
 
 
 def test_the_archive_is_unpacked_once(tmp_path):

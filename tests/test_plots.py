@@ -265,7 +265,7 @@ def test_what_no_run_judges_is_a_sentence_and_not_a_row(monkeypatch):
     monkeypatch.setattr(claims, "ledger", lambda t, p: pd.DataFrame([row, lacking]))
     rows, sentences = plots.judged({"p": pd.DataFrame()}, "pretext_learned")
     assert rows.index.tolist() == [("p", "pretext_learned", "ResNet-18")]
-    assert sentences == ["p, pretext_learned: not tested (too few runs or images): DeiT-Ti"]
+    assert sentences == ["p, pretext_learned: not tested, for want of runs or images that its rule asks for: DeiT-Ti"]
 
 
 def test_umaps_have_a_row_per_encoder_and_a_panel_for_the_classes_and_each_factor():

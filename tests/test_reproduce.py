@@ -109,6 +109,17 @@ def test_what_other_code_reproduced_is_trained_again(toy, monkeypatch, capsys):
     assert len(trained) == 2
 
 
+def test_a_start_that_other_code_reproduced_is_trained_again_too(toy, monkeypatch, capsys):
+    first = runs.load(toy.path).config
+    begun = runs.run_or_load(replace(first, start=first, seed=1), "toy", progress=None)
+    reproduce.main(["--profile", "toy", "--match", begun.name])
+    trained, train = [], runs._train
+    monkeypatch.setattr(runs, "_train", lambda config, *rest: (trained.append(config), train(config, *rest)))
+    monkeypatch.setattr(reproduce.train, "CODE", "another")
+    reproduce.main(["--profile", "toy", "--match", begun.name])
+    assert trained == [begun.config, first]                                 # the outer begins, and trains what it needs
+
+
 def test_a_run_that_was_stopped_on_the_same_machine_must_be_identical_too():
     part = {"device": "a", "threads": 1, "torch": "2"}
     stopped = run(provenance=HERE | {"sessions": [part, part]})

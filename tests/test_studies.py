@@ -6,6 +6,7 @@ from dataclasses import replace
 import hypothesis
 import pandas as pd
 import pytest
+import torch
 from conftest import TINY
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -736,6 +737,38 @@ def test_a_queue_that_the_data_cannot_fill_is_refused_before_any_training(toy, m
         main(["--profile", "toy"])
 
 
+def test_what_a_run_needs_comes_before_it_each_once():
+    baseline = studies.base("textures", "mobilenet_v3_small")
+    assert runs.needs(baseline) == []
+    student = studies.distilled(baseline, "textures")
+    begun = studies.begun(baseline, "seed", "textures")
+    teacher = studies.base("textures", models.LARGE)
+    assert runs.needs(student) == [teacher, runs.untrained(teacher)] and begun.start.teacher == teacher
+    assert runs.needs(begun) == [*runs.needs(begun.start), begun.start]
+
+
+@pytest.mark.parametrize("side, count, words", [("train", 1, "1 training images beside those of val"), ("test", 0, "0 held-out images"),
+                                                ("test", 1, "1 held-out images")])
+def test_data_that_the_evaluation_cannot_use_is_refused_before_any_training(toy, textures, monkeypatch, side, count, words):
+    """The evaluation compares images of a class with each other and looks among the five nearest."""
+    split = getattr(textures, side)
+    kept = torch.cat([(split.labels != 3).nonzero()[:, 0], (split.labels == 3).nonzero()[:count, 0]])
+    few = replace(textures, **{side: replace(split, images=split.images[kept], labels=split.labels[kept], factors=None)})
+    monkeypatch.setattr(runs, "load_data", lambda *args: few)
+    full = next(c for c in plan("toy") if c.epochs)
+    studies.check(replace(full, evaluation="val"))
+    for config in (full, replace(full, epochs=0)):
+        with pytest.raises(ValueError, match=f"class '{textures.classes[3]}' has {words}; allowed: 2 or more"):
+            studies.check(config)
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "two", "1.5"])
+def test_a_number_of_jobs_that_is_none_is_one_sentence(jobs, capsys):
+    with pytest.raises(SystemExit):
+        main(["--profile", "toy", "--jobs", jobs])
+    assert f"argument --jobs: '{jobs}'; allowed: a whole number from 1" in capsys.readouterr().err
+
+
 def test_the_estimate_of_hours_grows_with_epochs_width_and_resolution():
     base = studies.base("textures", "resnet18")
     one = studies.hours([base])
@@ -757,6 +790,7 @@ def test_the_estimate_counts_a_second_gradient_a_second_query_a_teachers_passes_
     assert trained(replace(base, method="supervised")) == pytest.approx(0.75 * one)
     student = studies.distilled(base, "textures")
     assert trained(student) == pytest.approx(0.75 * one + 0.25 * large) and large > 5 * one
+    assert studies.hours([student]) == pytest.approx(studies.hours([student, *runs.needs(student)]))
     begun = studies.begun(base, "self", "textures")
     assert studies.hours([begun]) == pytest.approx(studies.hours([replace(begun, start=None), begun.start]))
     assert studies.hours([begun, begun.start]) == pytest.approx(studies.hours([begun])) and begun.all_epochs == base.epochs
