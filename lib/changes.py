@@ -7,7 +7,7 @@ from lib import runs
 from lib.claims import NOT_TESTED
 
 LEDGER = "results/claims.csv"
-KEY, VALUES = ["profile", "claim"], ["verdict", "effect", "low", "high", "n"]
+KEY, VALUES = ["profile", "claim"], ["verdict", "effect", "low", "high", "n", "test"]
 
 
 def ledgers(root=runs.ROOT):

@@ -383,10 +383,10 @@ def caveats(table, profile, architectures=models.SMALL, reference=models.LARGE):
                      f"{t[t.arch == 'pixels'][views].mean():.1%} against at most {arms.groupby('arch')[views].mean().max():.1%}): at its "
                      "floor, the pretext task says little about observation (i).")
     if torn := _torn(arms, t[(t.epochs == 0) & (t.width == 1)], [arch for arch in architectures if arch in knn]):
+        points = {names[arch]: ", ".join(f"{round(100 * gain, 1) + 0.0:+.1f}" for gain in gains) for arch, gains in torn.items()}
         found.append(f"On {profile}, whether training helps with the pretext task depends on the measure. Trained minus untrained in "
                      f"points, for {', '.join(PRETEXT.values())}: "
-                     + "; ".join(f"{names[arch]} {', '.join(f'{round(100 * gain, 1) + 0.0:+.1f}' for gain in gains)}" for arch, gains in torn.items()
-                                 ).replace(" -", " −")
+                     + "; ".join(f"{name} {gains}" for name, gains in points.items()).replace(" -", " −")
                      + ". The first is the one that the verdict is on.")
     better = [arch for arch in architectures if arch in knn and reference in knn and knn[arch] > knn[reference]]
     if better:

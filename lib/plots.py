@@ -754,7 +754,7 @@ def changes(table, column, xlabel, ax=None, title="", scale=100):
     intervals from three seeds on. scale: 100 shows fractions as points."""
     won = gains(table, column)
     if won.empty:
-        return _missing(ax, f"{title}: no arm beside the baseline is stored.")
+        return _missing(ax, f"{title}: no arm beside the baseline is stored that has this number.")
     rows = [(change, arch, scale * part[part.arch == arch].gain, True) for change in dict.fromkeys(won.change)
             for part in [won[won.change == change]] for arch in present(part)]
     ax = _axes(ax, height=0.9 + 0.23 * len(rows))

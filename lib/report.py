@@ -33,12 +33,28 @@ ROOT = runs.ROOT
 NOTEBOOKS = ROOT / "notebooks"
 REPORT = ROOT / "results" / "report"
 SUPERVISED = "supervised, same recipe"    # as plots.ARM_LABELS, which is not imported where no figure is drawn
+FIGURE = ("Rows of intervals per encoder: kNN accuracy trained and untrained, pretext accuracy on train minus held-out, completeness at "
+          "equal purity")
 MARK = {claims.SUPPORTED: "✓", claims.CONTRADICTED: "✗", claims.UNDECIDED: "?", claims.NOT_TESTED: "–"}
 QUESTION = ("Can small networks learn by contrastive self-supervision without a large teacher, and what stops them? Shi et al. "
             "(AAAI 2022) answer that they complete the pretext task without overfitting but over-cluster: they split every class "
             "into small pure groups instead of gathering it.")
 STUDY = ("This study trains the paper's five small encoders and a large reference with MoCo v2, measures both observations, and "
          "ends each claim in a verdict that follows from a 95 % interval by a rule fixed before the runs.")
+KIND = {"textures": "drawn grey patterns of 32 pixels, whose factors are known", "cifar10": "photographs of 32 pixels (CIFAR-10)",
+        "cifar10_jpeg": "photographs of 32 pixels (a JPEG copy of CIFAR-10)"}
+WORDS = {
+    "profile": "a data set, a schedule and seeds: a column of the verdicts",
+    "pretext task": "instance discrimination: is an image nearer to its own view than to every other image? D-SD: originals, each against "
+                    "its view and the other originals; SD-SD: views against views. Chance is one over the number of images",
+    "kNN, linear probe": "accuracy on held-out images of the nearest neighbours' classes, and of a linear classifier on frozen features",
+    "purity (homogeneity), completeness": "of k-means clusters: whether a cluster holds one class, whether a class lies in one cluster; 1 "
+                                          "is best. To over-cluster is to be as pure as the large encoder, and less complete",
+    "intra-class distance², uniformity": "mean squared distance of two images of a class, features of unit length; logarithm of the mean "
+                                         "of exp(−2 distance²) over pairs of images, the lower the more evenly spread",
+    "supported, contradicted, undecided": "the 95 % interval over seeds lies wholly on the claim's side, wholly on the other, or neither; "
+                                          "undecided too where the rule asks for more, such as an encoder that has learned",
+    "SEED": "distillation without labels: a small encoder learns a large one's similarities; a start by SEED has a teacher"}
 
 
 # ---- notebooks in batch ----
@@ -297,9 +313,9 @@ def stated(claim, pages):
     return f'<a href="{claim.notebook}.html">{text(claim.statement)}</a>' if claim.notebook in pages else text(claim.statement)
 
 
-def ledger_html(rows, profiles, mine, pages):
-    """The verdicts: one row per claim that some profile tests, one column per profile; below, folded, every encoder's, the rule, and
-    what no profile tests. pages: notebooks shown."""
+def ledger_html(rows, profiles, mine, pages, notes=()):
+    """The verdicts: one row per claim that some profile tests, one column per profile; below what to bear in mind (notes: sentences) and,
+    folded, every encoder's, the rule, and what no profile tests. pages: notebooks shown."""
     def at(claim, profile):
         found = rows[(rows.claim == claim) & (rows.profile == profile)]
         return next(found.itertuples(), None)
@@ -314,6 +330,7 @@ def ledger_html(rows, profiles, mine, pages):
     out = [html_table(head, body, f"Effect and 95 % interval over n seeds (of two arms, the smaller n). A claim about all encoders: the "
                       f"least favourable is shown, one that contradicts refutes, nothing is corrected for their number; "
                       f"{', '.join(f'{MARK[v]} {v}' for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED))}.")]
+    out += ["<ul>" + "".join(f"<li>{text(sentence)}</li>" for sentence in notes) + "</ul>"] if notes else []
     for c in [c for c in claims.CLAIMS if c.name in tested]:
         names = list(dict.fromkeys(rows[rows.claim.str.startswith(c.name + "/")].claim))
         parts = [[text(models.ENCODERS[n.split("/")[1]].label if n.split("/")[1] in models.ENCODERS else n),
@@ -328,13 +345,30 @@ def ledger_html(rows, profiles, mine, pages):
     return "\n".join(out)
 
 
+def trained_html(t, profiles):
+    """What each profile trained on, and for how long, beside the paper."""
+    items = []
+    for profile in profiles:
+        arms = claims.baseline(t[t.profile == profile])
+        if len(arms):
+            one = arms.iloc[0]
+            items.append(f"<li><code>{text(profile)}</code>: {one.images_train:,.0f} {text(KIND.get(one.data, 'images'))}, "
+                         f"{one.classes:.0f} classes, {one.epochs} epochs in batches of {one.batch_size}</li>")
+    return f"<ul>{''.join(items)}<li>the paper: ImageNet, 1,281,167 photographs of 1,000 classes, 200 epochs</li></ul>"
+
+
+def words_html():
+    return ("<details><summary>What the words mean</summary><dl>"
+            + "".join(f"<dt>{text(word)}</dt><dd>{text(meaning)}</dd>" for word, meaning in WORDS.items()) + "</dl></details>")
+
+
 def headline_html(t, profile):
     rows = headline(t, profile)
     first = t[t.profile == profile].iloc[0]
     data = "" if first.data == profile else f": {first.data}"
     caption = (f"{profile}{data}, {first.images_train:,.0f} training and {first.images_test:,.0f} held-out images of "
                f"{first.classes:.0f} classes. Percent; mean ± half the 95 % interval over seeds. Supervised by the same recipe (linear "
-               "probe) is a lower bound of what these encoders can reach. Paper: ImageNet, 200 epochs.")
+               "probe) is a lower bound of what these encoders can reach, of one seed. Paper: ImageNet, 200 epochs.")
     body = [[f'<span class="number">{text(c) or "–"}</span>' for c in row] for row in rows.values]
     return html_table([text(c) for c in rows], body, caption)
 
@@ -452,13 +486,14 @@ div.dt-container { color: var(--color-foreground-primary); } .curves svg { max-w
 @media print { div.dt-layout-row:not(.dt-layout-table) { display: none !important; } .umaps { display: none; } }
 details { margin: 0.5em 0; } summary { cursor: pointer; }
 div.cell div.highlight pre { font-size: 0.78rem; } div.cell_output pre { font-size: 0.78rem; white-space: pre-wrap; }
-.cell_output img { max-width: 100%; height: auto; background: #fff; }
+.headline { background: #fff; } .cell_output img { max-width: 100%; height: auto; background: #fff; }
 .math-display { overflow-x: auto; margin: 1em 0; text-align: center; }
 """
 
 
-def index_page(t, rows, profiles, mine, pages, note=""):
-    """index.md: Markdown headings for the navigation, tables as raw HTML. mine: the reader's own profile; note: what is not drawn."""
+def index_page(t, rows, profiles, mine, pages, note="", drawn=""):
+    """index.md: Markdown headings for the navigation, tables as raw HTML. mine: the reader's own profile; note: what is not drawn; drawn:
+    the profile of the figure, if there is one."""
     def raw(block):
         return f"```{{raw}} html\n{block}\n```\n"
     parts = ["# Small contrastive models without a teacher\n", QUESTION + "\n", STUDY + "\n"]
@@ -468,10 +503,13 @@ def index_page(t, rows, profiles, mine, pages, note=""):
     profiles = [p for p in profiles if p not in lacking]
     if lacking:
         parts.append(f"Not tested, because no runs are stored: {', '.join(f'`{p}`' for p in lacking)}.\n")
+    parts += [raw(trained_html(t, profiles))] if profiles else []
     parts += [raw(f"<p>{text(note)}</p>")] if note else []
+    if drawn:
+        parts.append(raw(f'<p><img class="headline" src="_static/figure.svg" alt="{text(FIGURE)}"></p><p class="quiet">The committed runs '
+                         f'of {text(drawn)}: each dot is a seed, each bar a 95 % interval.</p>'))
     notes = [sentence for p in profiles for sentence in claims.caveats(t, p)]
-    parts += ["## Verdicts\n", raw(ledger_html(rows, profiles, mine, pages)),
-              *([raw("<ul>" + "".join(f"<li>{text(sentence)}</li>" for sentence in notes) + "</ul>")] if notes else []),
+    parts += ["## Verdicts\n", raw(words_html()), raw(ledger_html(rows, profiles, mine, pages, notes)),
               raw('<p>To sort and to filter: <a href="ledger.html">every verdict</a>, <a href="runs.html">every run</a>, '
                   '<a href="changes.html">what each commit changed</a>.</p>'),
               "## Results\n", *[raw(headline_html(t, p)) for p in profiles],
@@ -548,7 +586,10 @@ def build(t, rows, profiles, mine, notebooks, report=REPORT, note="", store=runs
     (source / "_static").mkdir(parents=True)
     (source / "_static" / "report.css").write_text(STYLE)
     shown = [path.stem for path in notebooks]
-    (source / "index.md").write_text(index_page(t, rows, profiles, mine, shown, note))
+    pictured = next((p for p in profiles if len(t) and len(claims.baseline(t[t.profile == p]))), "")
+    if pictured:
+        figure(t, pictured, source / "_static" / "figure.svg")
+    (source / "index.md").write_text(index_page(t, rows, profiles, mine, shown, note, pictured))
     found = [(run, arm_of(run)) for run in (runs.load(store / p / name) for p, name in zip(t.profile, t.run))] if len(t) else []
     for name, title, table in (("ledger", "Every verdict", verdicts_html(rows, shown)), ("runs", "Every run", runs_html(found)),
                                ("changes", "What changed, and why", changes_html(changes(), shown))):
@@ -639,9 +680,8 @@ def readme_results(t):
         if len(tested) < len(claims.CLAIMS) else ""
     caveats = [sentence for p in profiles for sentence in claims.caveats(t, p)]
     tables = [f"`{p}`, percent on held-out images, mean ± half the 95 % interval over seeds (paper: ImageNet, 200 epochs; supervised by "
-              f"the same recipe: a lower bound of the ceiling):\n\n{markdown(headline(t, p))}" for p in profiles]
-    drawn = ("![Rows of intervals per encoder: kNN accuracy trained and untrained, pretext accuracy on train minus held-out, "
-             "completeness at equal purity](results/figure.svg)\n\n"
+              f"the same recipe, one seed: a lower bound of the ceiling):\n\n{markdown(headline(t, p))}" for p in profiles]
+    drawn = (f"![{FIGURE}](results/figure.svg)\n\n"
              f"The committed runs of `{profiles[0]}`: each dot is a seed, each bar a 95 % interval.")
     return "\n\n".join(part for part in (drawn, markdown(verdicts) if tested else "", lacking, *caveats, *tables) if part)
 

@@ -24,9 +24,9 @@ def store_run(store, profile, config, rng, commit="0" * 40, device="a machine"):
     """A run folder as lib.runs writes it, with made-up numbers."""
     path = runs.folder(config, profile, store)
     path.mkdir(parents=True)
-    level = 0.3 if config.epochs == 0 else 0.7 if config.method == "moco" else 0.9
+    level = 0.8 if config.arch == "pixels" else 0.3 if config.epochs == 0 else 0.7 if config.method == "moco" else 0.9
     metrics = {"images_train": 10000, "images_test": 5004, "classes": 12, "dim": 512, "instances_train": 5000, "instances_test": 5000}
-    for name in ("knn_val", "knn_test", "linear_test", "instdisc_dsd_top1_train", "instdisc_dsd_top1_test"):
+    for name in ("knn_val", "knn_test", "linear_test", "instdisc_dsd_top1_train", *claims.PRETEXT):
         metrics[name] = level + rng.normal(0, 0.01)
     for tag in ("", "_centred"):
         metrics |= {f"intra_class_d_test{tag}": 1 + rng.normal(0, 0.01), f"uniformity_d_test{tag}": -3 + rng.normal(0, 0.01)}
@@ -138,7 +138,7 @@ def test_the_report_loads_nothing_from_a_network(site):
 def test_every_image_of_the_report_says_what_it_shows(site):
     images = [image for page in pages(site).values() for image in page.images]
     assert images
-    assert {image.get("alt") for image in images} == {"Look at the line: it rises."}
+    assert {image.get("alt") for image in images} == {"Look at the line: it rises.", report.FIGURE}
     drawn = [text for path in site.rglob("runs/*/*.html") if "<svg" in (text := path.read_text().split("<article", 1)[1])]
     assert drawn and all('role="img" aria-label="loss, ' in text for text in drawn)
 
@@ -178,6 +178,12 @@ def test_the_index_shows_each_claim_for_each_profile_and_links_it_to_its_noteboo
     for heading in ("Verdicts", "Results", "Encoders", "Runs and machines"):
         assert f"<h2>{heading}" in text
     assert "±" in text and "your run" in text
+    assert "10,000 drawn grey patterns of 32 pixels, whose factors are known, 12 classes, 16 epochs in batches of 128" in text
+    told = text.index("raw pixels find the view of an original image among 5,000 more often")
+    assert text.index('src="_static/figure.svg"') < text.index("<h2>Verdicts") < told < text.index("the test and each encoder</summary>")
+    assert (site / "_static" / "figure.svg").is_file()
+    for word in report.WORDS:
+        assert f"<dt>{report.text(word)}</dt>" in text
 
 
 def test_a_report_without_any_run_says_not_tested(tmp_path):
