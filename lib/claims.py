@@ -47,10 +47,12 @@ def detectable(half, df):
 def freedom(row):
     """Degrees of freedom of a ledger row's interval, for `detectable`; nan where no smallest effect is to be given.
 
-    That is without an interval and where closeness is the claim (no_overfitting, or homogeneity shown for over_clustered). Welch's
-    are not in the ledger: inf, which gives the largest, hence cautious, effect.
+    That is without an interval, where closeness is the claim (no_overfitting, or homogeneity shown for over_clustered), and where it is
+    not for want of seeds that nothing is decided. Welch's are not in the ledger: inf, which gives the largest, hence cautious, effect.
     """
     name = row.claim.split("/")[0]
+    if _measure(row) == BOUND or NOT_LEARNED in _measure(row):
+        return np.nan
     if row.n < 2 or np.isnan(row.low) or name == "no_overfitting" or row.test.endswith(_shown("homogeneity")):
         return np.nan
     paired = name == "pretext_learned" or any(name.startswith(f"{remedy.name}_") for remedy in REMEDIES)
@@ -263,9 +265,11 @@ def reading(row):
     """A verdict in words, from a row of the ledger: what the clusters of an encoder are (over_clustered), or why nothing follows from
     the number; "" for other claims, or without runs."""
     name, shown = row.claim.partition("/")[0], _measure(row)
+    if row.verdict == NOT_TESTED:
+        return ""
     if shown in (NOT_SOLVED, BOUND):
         return shown
-    if name != "over_clustered" or row.verdict == NOT_TESTED:
+    if name != "over_clustered":
         return ""
     if NOT_LEARNED in shown:
         return shown.partition(", ")[2]
@@ -304,13 +308,13 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
                          "train the old ones anew")
     rows, empty = [], pd.DataFrame(columns=["arch", "seed", "width", "knn_val", "run"])
     arms = baseline(t) if len(t) else empty
-    every = _same(t[t.epochs == 0], arms, ["data", "limit", "stem", "standardize"]) if len(t) else empty
+    every = _same(t[t.epochs == 0], arms, SETTING) if len(t) else empty
     before = every[every.width == 1]
     large = arms[arms.arch == reference]
     grown = learned(large, before[before.arch == reference])               # an unlearned reference is no reference
     for arch in architectures:
         a, u = arms[arms.arch == arch].sort_values("seed"), before[before.arch == arch].sort_values("seed")
-        if a.empty or u.empty:
+        if not set(a.seed) & set(u.seed):
             rows += [_row(c, profile, arch, np.nan, np.nan, np.nan, 0, NOT_TESTED, []) for c in OBSERVATIONS]
             continue
         paired = a.merge(u, on="seed", suffixes=("", "_untrained"))
@@ -318,9 +322,9 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
         gain = interval(paired.instdisc_dsd_top1_test - paired.instdisc_dsd_top1_test_untrained)
         rows.append(_row("pretext_learned", profile, arch, *gain, len(paired), above(*gain[1:]), runs))
         *effect, verdict = equivalence(a.instdisc_dsd_top1_train, a.instdisc_dsd_top1_test, a.instances_test.iloc[0])
-        sure = gain[1] if len(paired) > 1 else gain[0]                     # one seed has no interval, hence no verdict either
+        sure = gain[1] if len(paired) > 1 else gain[0]                     # one pair has no interval, hence decides nothing
         solved = sure > MARGIN and a.instdisc_dsd_top1_test.mean() >= 2 * MARGIN       # else nothing was learned that could overfit
-        rows.append(_row("no_overfitting", profile, arch, *effect, len(a), verdict if solved else UNDECIDED, runs,
+        rows.append(_row("no_overfitting", profile, arch, *effect, len(a), verdict if solved and len(paired) > 1 else UNDECIDED, runs,
                          "" if solved else NOT_SOLVED))
         fine, pure = f"homogeneity_k{FINEST * int(a.classes.iloc[0])}", matched_purity(large)
         both = pd.concat([a, large])
@@ -382,7 +386,8 @@ def caveats(table, profile, architectures=models.SMALL, reference=models.LARGE):
                      f"({raw:.1%}) than any trained encoder (at most {best.max():.1%}; between two views: "
                      f"{t[t.arch == 'pixels'][views].mean():.1%} against at most {arms.groupby('arch')[views].mean().max():.1%}): at its "
                      "floor, the pretext task says little about observation (i).")
-    if torn := _torn(arms, t[(t.epochs == 0) & (t.width == 1)], [arch for arch in architectures if arch in knn]):
+    before = _same(t[(t.epochs == 0) & (t.width == 1)], arms, SETTING)
+    if torn := _torn(arms, before, [arch for arch in architectures if arch in knn]):
         points = {names[arch]: ", ".join(f"{round(100 * gain, 1) + 0.0:+.1f}" for gain in gains) for arch, gains in torn.items()}
         found.append(f"On {profile}, whether training helps with the pretext task depends on the measure. Trained minus untrained in "
                      f"points, for {', '.join(PRETEXT.values())}: "
@@ -416,6 +421,7 @@ def _same(t, like, columns):
     return t[_key(t, columns) == _key(like, columns).iloc[0]] if len(t) and len(like) else t
 
 
+SETTING = ["data", "limit", "stem", "standardize"]     # what an untrained encoder shares with the trained
 # what the runs of one arm share; not learning rate, weight decay and precision, which are chosen per encoder
 RECIPE = ["start", "data", "limit", "stem", "tau", "queue", "batch_keys", "m", "projector", "projector_bn", "dim", "symmetric", "bn_splits",
           "all_epochs", "batch_size", "optimizer", "warmup_epochs", "crop_min", "jitter", "jitter_p", "grayscale_p",
@@ -494,7 +500,7 @@ def _overstated(a, b, effect):
     that it is on? The rule counts on ends that make it smaller; where they do not, nothing is decided."""
     pure = matched_purity(b)
     sides = np.concatenate([outside(a, pure), -outside(b, pure)])          # 1: the difference is an upper bound, -1: a lower one
-    return bool((sides == np.sign(effect)).any())
+    return bool(effect and (sides == np.sign(effect)).any())
 
 
 def _gain(measure, a, b):

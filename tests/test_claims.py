@@ -422,6 +422,18 @@ def test_one_seed_is_undecided_for_want_of_an_interval_not_of_learning(top1, sai
     assert row.verdict == UNDECIDED and claims.reading(row) == said
 
 
+def test_one_untrained_seed_beside_several_trained_ones_decides_no_equality():
+    table = world()
+    cut = table[(table.arch != A) | (table.epochs > 0) | (table.seed == 0)]
+    assert verdicts(table)[f"no_overfitting/{A}"] == SUPPORTED and verdicts(cut)[f"no_overfitting/{A}"] == UNDECIDED
+
+
+def test_without_a_pair_of_seeds_an_encoder_is_not_tested():
+    table = world()
+    apart = table[(table.arch != A) | ((table.epochs > 0) == (table.seed > 0))]
+    assert {verdicts(apart)[f"{name}/{A}"] for name in claims.OBSERVATIONS} == {NOT_TESTED}
+
+
 def test_the_unit_is_that_of_the_measure_which_decided():
     for changes, unit in (({}, "squared distance"), ({A: {"uniformity_d_test": -2.0}}, "of uniformity")):
         rows = claims.ledger(world(**changes), "made", architectures=[A]).set_index("claim", drop=False)
@@ -440,6 +452,9 @@ def test_caveats_are_told_from_the_numbers():
     found = claims.caveats(pd.concat([torn, raw]), "made")
     assert "raw pixels find the view" in found[0] and "(at most 69.7%; between two views: 20.0% against at most 42.0%)" in found[0]
     assert "depends on the measure" in found[1] and "MobileNetV3-Small +39.7, −5.0, +2.0, +0.0. The first" in found[1]
+    tinted = torn[torn.epochs == 0].assign(data="textures:tint=0.5", instdisc_dsd_top5_test=0.0, instdisc_dsd_top1_test=0.9)
+    assert claims.caveats(pd.concat([torn, raw, tinted]), "made") == found
+    assert claims.caveats(pd.concat([table, tinted]), "made") == []
     curves = [c for c in table if c.startswith("homogeneity")]
     table.loc[table.run == f"{A}-w1.0-10ep-seed0", curves] = 0.01
     table.loc[table.run.isin([f"{A}-w1.0-10ep-seed1", "deit_tiny-w1.0-10ep-seed2"]), curves] = 0.9
@@ -542,6 +557,15 @@ def test_a_purity_that_a_curve_does_not_hold_counts_at_its_nearest_end_which_und
     assert less < whole                                                     # purer with its fewest clusters: a lower bound
 
 
+def test_curves_that_agree_are_a_difference_of_nothing_and_no_bound():
+    made = with_remedies()
+    curves = [c for c in made if c.startswith(("homogeneity", "completeness"))]
+    arm, baseline = (made.run.str.endswith("-temperature") & (made.arch == A)), made.run.str.fullmatch(f"{A}-w1.0-10ep-seed.")
+    made.loc[arm, curves] = made[baseline].sort_values("seed")[curves].values
+    row = next(claims.ledger(made, "made").query(f"claim == 'temperature_gathers/{A}'").itertuples())
+    assert row.effect == 0 and row.verdict == UNDECIDED and claims.reading(row) == ""
+
+
 @pytest.mark.parametrize("mine, gain, expected", [
     (True, 0.0, UNDECIDED), (True, -0.15, CONTRADICTED), (False, 0.0, SUPPORTED), (False, -0.15, UNDECIDED)])
 def test_an_end_that_makes_the_difference_larger_than_it_is_decides_nothing(mine, gain, expected):
@@ -556,6 +580,10 @@ def test_an_end_that_makes_the_difference_larger_than_it_is_decides_nothing(mine
     made.loc[purer, completeness] -= 0.12 if mine else 0.05
     row = next(claims.ledger(made, "made").query(f"claim == 'temperature_gathers/{A}'").itertuples())
     assert row.verdict == expected and claims.reading(row) == (claims.BOUND if expected == UNDECIDED else "")
+    assert np.isnan(claims.freedom(row)) == (expected == UNDECIDED)         # more seeds would not help
+    one = claims.ledger(made[made.arch.ne("resnet18") | ~made.run.str.endswith("-temperature")], "made").set_index("claim", drop=False)
+    whole = one.loc["temperature_gathers"]
+    assert whole.verdict == NOT_TESTED and whole.test == row.test and claims.reading(whole) == ""
     assert row.low > 0 if gain == 0.0 else row.high < 0                     # so it is the bound that leaves it undecided
 
 
