@@ -345,6 +345,16 @@ def ledger_html(rows, profiles, mine, pages, notes=()):
     return "\n".join(out)
 
 
+def pending(t, profile):
+    """How many of the runs that a committed profile plans are not there yet, as a list of at most one sentence."""
+    stored, copies = set(t.run[t.profile == profile]), (None, *studies.profile(profile).copies)
+    planned = [{runs.folder(c, profile).name for c in studies.plan(profile, data)} for data in copies]
+    planned = min(planned, key=lambda names: len(names - stored))          # on the data set, or on its copy
+    lacking = len(planned - stored)
+    return [f"Of {len(planned)} runs planned for {profile}, {lacking} are not trained yet: verdicts rest on the others, some on fewer "
+            "seeds than were fixed for them, and may change."] if lacking else []
+
+
 def trained_html(t, profiles):
     """What each profile trained on, and for how long, beside the paper."""
     items = []
@@ -508,7 +518,7 @@ def index_page(t, rows, profiles, mine, pages, note="", drawn=""):
     if drawn:
         parts.append(raw(f'<p><img class="headline" src="_static/figure.svg" alt="{text(FIGURE)}"></p><p class="quiet">The committed runs '
                          f'of {text(drawn)}: each dot is a seed, each bar a 95 % interval.</p>'))
-    notes = [sentence for p in profiles for sentence in claims.caveats(t, p)]
+    notes = [sentence for p in profiles for sentence in [*(pending(t, p) if p != mine else []), *claims.caveats(t, p)]]
     parts += ["## Verdicts\n", raw(words_html()), raw(ledger_html(rows, profiles, mine, pages, notes)),
               raw('<p>To sort and to filter: <a href="ledger.html">every verdict</a>, <a href="runs.html">every run</a>, '
                   '<a href="changes.html">what each commit changed</a>.</p>'),
@@ -678,7 +688,7 @@ def readme_results(t):
         for r in rows[(rows.claim == c.name) & (rows.profile == p)].itertuples()} for c in claims.CLAIMS if c.name in tested])
     lacking = f"{len(claims.CLAIMS) - len(tested)} of {len(claims.CLAIMS)} claims are *not tested* as a whole yet, for want of runs." \
         if len(tested) < len(claims.CLAIMS) else ""
-    caveats = [sentence for p in profiles for sentence in claims.caveats(t, p)]
+    caveats = [sentence for p in profiles for sentence in [*pending(t, p), *claims.caveats(t, p)]]
     tables = [f"`{p}`, percent on held-out images, mean ± half the 95 % interval over seeds (paper: ImageNet, 200 epochs; supervised by "
               f"the same recipe, one seed: a lower bound of the ceiling):\n\n{markdown(headline(t, p))}" for p in profiles]
     drawn = (f"![{FIGURE}](results/figure.svg)\n\n"
@@ -814,7 +824,7 @@ def report(args):
     rows = ledger(t, [*studies.COMMITTED, *([mine] if mine else [])])
     if mine:
         write_claims(rows[rows.profile == mine], ROOT / "results" / "mine" / "claims.csv")
-    index = build(t, rows, [*studies.COMMITTED, *([mine] if mine else [])], mine, drawn, note=note)
+    index = build(t, rows, [*studies.COMMITTED, *([mine] if mine else [])], mine, drawn, note=note if mine else "")
     print(f"\n{terminal(rows)}\n\n{note}{index}  ({time.time() - started:.0f} s)")
 
 

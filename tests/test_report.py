@@ -179,6 +179,8 @@ def test_the_index_shows_each_claim_for_each_profile_and_links_it_to_its_noteboo
         assert f"<h2>{heading}" in text
     assert "±" in text and "your run" in text
     assert "10,000 drawn grey patterns of 32 pixels, whose factors are known, 12 classes, 16 epochs in batches of 128" in text
+    assert re.search(r"Of \d+ runs planned for textures, \d+ are not trained yet: verdicts rest on the others", text)
+    assert "runs planned for quick" not in text
     told = text.index("raw pixels find the view of an original image among 5,000 more often")
     assert text.index('src="_static/figure.svg"') < text.index("<h2>Verdicts") < told < text.index("the test and each encoder</summary>")
     assert (site / "_static" / "figure.svg").is_file()
@@ -464,6 +466,14 @@ def test_only_the_runs_that_a_profile_plans_count(tmp_path):
     store_run(store, "quick", studies.search("quick", archs=("resnet18",))[0], rng)
     assert before and len(report.table("quick", store=store)) == before
     assert list(report.table("quick", store=store, data="folder:/elsewhere").data) == ["folder:/elsewhere"]
+
+
+def test_what_a_profile_still_lacks_is_counted_on_the_data_set_or_on_its_copy():
+    for data in (None, "cifar10_jpeg"):
+        planned = [runs.folder(c, "cifar10").name for c in studies.plan("cifar10", data)]
+        t = pd.DataFrame({"profile": "cifar10", "run": [*planned[2:], "of another study"]})
+        assert report.pending(t, "cifar10")[0].startswith(f"Of {len(planned)} runs planned for cifar10, 2 are not trained yet")
+        assert report.pending(pd.DataFrame({"profile": "cifar10", "run": planned}), "cifar10") == []
 
 
 def test_the_readme_shows_the_figure_when_there_are_runs_to_draw(tmp_path):
