@@ -432,10 +432,12 @@ def test_percentages_carry_half_their_interval_and_never_more_than_there_is():
 
 
 def test_effects_are_shown_in_points_with_their_interval():
-    row = pd.Series({"claim": "pretext_learned/resnet18", "effect": 0.1234, "low": 0.1, "high": 0.15})
+    row = pd.Series({"claim": "pretext_learned/resnet18", "effect": 0.1234, "low": 0.1, "high": 0.15, "test": ""})
     assert report.effect(row) == ("+12.3 points", "[+10.0, +15.0]")
     assert report.effect(row.replace({0.1: np.nan})) == ("+12.3 points", "")
     assert report.effect(row.replace({0.1: -0.0004}))[1].startswith("[+0.0, ")          # not minus nothing
+    row = pd.Series(dict(row, claim="over_clustered_paper", test="the rule. Shown: uniformity"))
+    assert report.effect(row) == ("+0.123 of uniformity", "[+0.100, +0.150]")
 
 
 def test_the_detectable_effect_agrees_with_the_ledgers_own_formula():
