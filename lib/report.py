@@ -345,10 +345,10 @@ def ledger_html(rows, profiles, mine, pages, notes=()):
     return "\n".join(out)
 
 
-def pending(t, profile):
-    """How many of the runs that a committed profile plans are not there yet, as a list of at most one sentence."""
-    stored, copies = set(t.run[t.profile == profile]), (None, *studies.profile(profile).copies)
-    planned = [{runs.folder(c, profile).name for c in studies.plan(profile, data)} for data in copies]
+def pending(t, profile, data=None, archs=None):
+    """How many of the runs that a profile plans (lib.studies.plan) are not in t yet, as a list of at most one sentence."""
+    stored, sets = set(t.run[t.profile == profile]) if len(t) else set(), [data] if data else [None, *studies.profile(profile).copies]
+    planned = [{runs.folder(c, profile).name for c in studies.plan(profile, given, archs)} for given in sets]
     planned = min(planned, key=lambda names: len(names - stored))          # on the data set, or on its copy
     lacking = len(planned - stored)
     return [f"Of {len(planned)} runs planned for {profile}, {lacking} are not trained yet: verdicts rest on the others, some on fewer "
@@ -364,7 +364,7 @@ def trained_html(t, profiles):
             one = arms.iloc[0]
             items.append(f"<li><code>{text(profile)}</code>: {one.images_train:,.0f} {text(KIND.get(one.data, 'images'))}, "
                          f"{one.classes:.0f} classes, {one.epochs} epochs in batches of {one.batch_size}</li>")
-    return f"<ul>{''.join(items)}<li>the paper: ImageNet, 1,281,167 photographs of 1,000 classes, 200 epochs</li></ul>"
+    return f"<ul>{''.join(items)}<li>the paper: photographs of ImageNet, 200 epochs</li></ul>"
 
 
 def words_html():
@@ -794,15 +794,11 @@ def report(args):
         parameters["archs"] = [arch.strip() for arch in parameters["archs"].split(",") if arch.strip()]
     check_parameters(notebooks, parameters)
 
-    data, archs, note = parameters.get("data") or None, parameters.get("archs") or None, ""
+    data, archs = parameters.get("data") or None, parameters.get("archs") or None
     planned = studies.plan(profile, data, archs)                           # an unknown encoder ends here
     if args.no_train or parameters.get("train") is False:
         parameters["train"] = False
-        stored = [c for c in planned if runs.folder(c, profile).exists()]
-        if len(stored) < len(planned):
-            note = (f"Of {len(planned)} runs of the profile {profile}, {len(planned) - len(stored)} are planned but not trained yet: "
-                    "figures and verdicts rest on the others.\n")
-        notebooks = notebooks if any(c.epochs for c in stored) else []
+        notebooks = notebooks if any(c.epochs and runs.folder(c, profile).exists() for c in planned) else []
     else:
         print(f"1/3 training what profile {profile} lacks", flush=True)
         studies.main(["--profile", profile, "--jobs", str(args.jobs), *(["--data", data] if data else []),
@@ -824,6 +820,7 @@ def report(args):
     rows = ledger(t, [*studies.COMMITTED, *([mine] if mine else [])])
     if mine:
         write_claims(rows[rows.profile == mine], ROOT / "results" / "mine" / "claims.csv")
+    note = "".join(f"{sentence}\n" for sentence in pending(asked, profile, data, archs))
     index = build(t, rows, [*studies.COMMITTED, *([mine] if mine else [])], mine, drawn, note=note if mine else "")
     print(f"\n{terminal(rows)}\n\n{note}{index}  ({time.time() - started:.0f} s)")
 

@@ -378,7 +378,7 @@ def dry(tmp_path, monkeypatch):
     monkeypatch.setattr(studies, "main", did["trained"].append)
     monkeypatch.setattr(report, "executed", lambda source, output, parameters: did["executed"].append(parameters))
     monkeypatch.setattr(report, "write_claims", lambda rows, path: None)
-    monkeypatch.setattr(report, "build", lambda t, *args, **kwargs: did.update(table=t))
+    monkeypatch.setattr(report, "build", lambda t, *args, note, **kwargs: did.update(table=t, note=note))
     return did
 
 
@@ -401,6 +401,8 @@ def test_without_the_parameter_the_index_has_the_profiles_own_encoders(dry):
 def test_train_false_trains_nothing(dry, arguments):
     report.main(["--profile", "quick", *arguments])
     assert not dry["trained"] and dry["executed"] == [{"profile": "quick", "train": False}] * len(list(report.NOTEBOOKS.glob("*.ipynb")))
+    planned = len(studies.plan("quick"))                                    # the store lacks what the remedies train, and an encoder
+    assert re.fullmatch(rf"Of {planned} runs planned for quick, \d+ are not trained yet: .*\n", dry["note"])
 
 
 # ---- numbers ----
