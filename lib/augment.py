@@ -217,24 +217,6 @@ def grayscale(images):
     return luma(images).expand_as(images)
 
 
-def _blend(images, other, factor):
-    """factor * images + (1 - factor) * other, clamped to [0, 1]."""
-    factor = _to(factor, images.device).view(-1, 1, 1, 1)
-    return torch.addcmul(other * (1 - factor), images, factor).clamp_(0, 1)
-
-
-def adjust_brightness(images, factor):
-    return _blend(images, images.new_zeros(1, 1, 1, 1), factor)
-
-
-def adjust_contrast(images, factor):
-    return _blend(images, luma(images).mean(dim=(2, 3), keepdim=True), factor)
-
-
-def adjust_saturation(images, factor):
-    return _blend(images, luma(images), factor)
-
-
 def adjust_hue(images, shift):
     """Turn each image's hue by `shift` (turns, in [-0.5, 0.5]), keeping HSV's saturation and value."""
     r, g, b = images.unbind(dim=1)

@@ -9,7 +9,6 @@ taken in full float32 whatever autocast or TF32 says. Scalars are returned as Py
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 
 import numpy as np
 import torch
@@ -22,7 +21,6 @@ from torch import Tensor
 
 BLOCK = 4096  # rows and columns of distances held at once: 64 MB
 BLAS = ThreadpoolController()
-WEIGHTINGS = ("uniform", "softmax")
 
 
 @contextmanager
@@ -254,20 +252,11 @@ def _neighbour_arguments(train_h, train_labels, test_h, k, name):
 
 
 @_full_precision()
-def knn_predict(train_h: Tensor, train_labels: Tensor, test_h: Tensor, k: int, weighting: str = "uniform",
-                t: float = 0.1) -> Tensor:
-    """k-nearest-neighbour labels of test_h, (M,) int64; a tied vote goes to the lowest label.
-
-    "uniform": Euclidean distance of h as given (not normalised), one vote each, the paper's. "softmax": cosine, votes
-    exp(similarity / t).
-    """
-    if weighting not in WEIGHTINGS:
-        close = get_close_matches(str(weighting), WEIGHTINGS, 1) or WEIGHTINGS
-        raise ValueError(f"weighting must be one of {WEIGHTINGS}, got {weighting!r}; did you mean {close[0]!r}?")
+def knn_predict(train_h: Tensor, train_labels: Tensor, test_h: Tensor, k: int, t: float = 0.1) -> Tensor:
+    """Labels of test_h by its k nearest in cosine, (M,) int64, with votes exp(similarity / t); a tie goes to the lowest label."""
     train_h, train_labels, test_h = _neighbour_arguments(train_h, train_labels, test_h, k, "k")
-    squared, index = _nearest(train_h, test_h, k, _raw if weighting == "uniform" else unit)
-    temperature = torch.inf if weighting == "uniform" else t
-    weights = torch.exp(-squared / 2 / temperature)  # cosine = 1 - squared / 2; the factor exp(1 / t) is common to all
+    squared, index = _nearest(train_h, test_h, k, unit)
+    weights = torch.exp(-squared / 2 / t)  # cosine = 1 - squared / 2; the factor exp(1 / t) is common to all
     votes = torch.zeros(len(test_h), int(train_labels.max()) + 1, device=test_h.device)
     return votes.scatter_add_(1, train_labels[index], weights).argmax(1)
 
@@ -373,26 +362,20 @@ def factor_ami(h: Tensor, labels: Tensor, factors: Mapping[str, np.ndarray], lev
 
 
 @_full_precision()
-def gap_statistic(h: Tensor, k_max: int = 8, references: int = 10, seed: int = 0, restarts: int = 3, axes: int = 16,
-                  null: str = "box") -> int:
+def gap_statistic(h: Tensor, k_max: int = 8, references: int = 10, seed: int = 0, restarts: int = 3, axes: int = 16) -> int:
     """Number of k-means clusters of unit h by the gap statistic, 1 to k_max (k_max: or more); 1 when collapsed.
 
     The smallest k with gap(k) >= gap(k + 1) - s(k + 1), gap(k) = mean over references of log W*_k - log W_k, W the
     within-cluster sum of squares (Tibshirani et al. 2001). h and references live in h's first `axes` principal
-    components, references uniform in h's box there. null="gaussian": normal with h's variances there. Both over-count a
-    single cloud with a steep spectrum (measured on ReLU clouds, deviations falling as i^-0.7: box 4 to 7, gaussian 3
-    to 4), so read counts beside the untrained and the supervised encoder's.
+    components, references uniform in h's box there. It over-counts a single cloud with a steep spectrum (measured on ReLU
+    clouds, deviations falling as i^-0.7: 4 to 7), so read counts beside the untrained and the supervised encoder's.
     """
     h = _embeddings(h, rows=2)
     _integer(k_max, "k_max", 1, len(h) - 1)
-    if null not in ("box", "gaussian"):
-        raise ValueError(f"null must be 'box' or 'gaussian', got {null!r}")
     x = _rotated(h)[:, :axes]
     if x.var(0).sum() < 1e-12:
         return 1
-    generator, shape = np.random.default_rng(seed), (references, *x.shape)
-    drawn = generator.uniform(x.min(0), x.max(0), shape) if null == "box" else generator.normal(0, x.std(0), shape)
-    drawn = drawn.astype(np.float32)
+    drawn = np.random.default_rng(seed).uniform(x.min(0), x.max(0), (references, *x.shape)).astype(np.float32)
     floor = 1e-9 * x.var(0).sum() * len(x)  # keeps log finite when k points are all there are
 
     def log_w(points: np.ndarray, k: int) -> float:
@@ -411,9 +394,8 @@ def gap_statistic(h: Tensor, k_max: int = 8, references: int = 10, seed: int = 0
     return k_max
 
 
-def sub_clusters(h: Tensor, labels: Tensor, k_max: int = 8, references: int = 10, seed: int = 0,
-                 null: str = "box") -> dict:
+def sub_clusters(h: Tensor, labels: Tensor, k_max: int = 8, references: int = 10, seed: int = 0) -> dict:
     """Clusters per class by the gap statistic, {"mean": over classes, "per_class": [by label]}; 1 if gathered."""
     parts = _by_class(_embeddings(h), labels, least=k_max + 1)
-    counts = [gap_statistic(part, k_max, references, seed, null=null) for part in parts]
+    counts = [gap_statistic(part, k_max, references, seed) for part in parts]
     return {"mean": float(np.mean(counts)), "per_class": counts}

@@ -107,6 +107,42 @@ SMALL = ("mobilenet_v3_small", "deit_tiny", "efficientnet_b0", "mobilenet_v3_lar
 LARGE = "resnet50"
 
 
+def _kept(n: int, k: int, stride: int, padding: int) -> tuple[int, slice, int]:
+    """Of a convolution along an axis of n pixels: (outputs, taps of its k that meet the image somewhere, padding that these need)."""
+    outputs = (n + 2 * padding - k) // stride + 1
+    first = max(0, padding - (outputs - 1) * stride)
+    return outputs, slice(first, min(k, n + padding)), padding - first
+
+
+class _LeanConv2d(nn.Conv2d):
+    """Conv2d that on a CPU does without the taps that meet nothing but padding, and is a product of matrices where one pixel comes out.
+
+    The same function to rounding. On 32 x 32 images the last stages are as small as that, and most of a 5 x 5 kernel is waste.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.device.type != "cpu":
+            return super().forward(x)
+        axes = zip(x.shape[2:], self.kernel_size, self.stride, self.padding, strict=True)
+        (height, rows, above), (width, columns, left) = (_kept(*axis) for axis in axes)
+        if self.groups > 1:
+            return F.conv2d(x, self.weight[:, :, rows, columns], self.bias, self.stride, (above, left), groups=self.groups)
+        if height == width == 1:  # a larger map gains nothing: cutting a dense kernel costs what its taps cost
+            weight = self.weight[:, :, rows, columns]
+            x = x[:, :, :weight.shape[2], :weight.shape[3]]
+            return F.linear(x.flatten(1), weight.flatten(1), self.bias)[:, :, None, None]
+        return super().forward(x)
+
+
+def lean(net: nn.Module) -> nn.Module:
+    """The same network, its centred convolutions as _LeanConv2d."""
+    for m in net.modules():
+        if (type(m) is nn.Conv2d and m.padding == tuple(k // 2 for k in m.kernel_size) and all(k % 2 for k in m.kernel_size)
+                and max(m.stride) <= 2 and m.dilation == (1, 1) and m.padding_mode == "zeros"):
+            m.__class__ = _LeanConv2d
+    return net
+
+
 def encoder(name: str, size: int = 32, stem: str = "imagenet", width: float = 1.0) -> nn.Module:
     """Untrained encoder: (N, 3, S, S) -> h (N, D), with D as its attribute `dim`.
 
@@ -127,7 +163,7 @@ def encoder(name: str, size: int = 32, stem: str = "imagenet", width: float = 1.
         raise ValueError(f"width must be 1.0 for {name}, not {width}; {scalable} take others.")
     if size < 8:
         raise ValueError(f"size must be at least 8 pixels, not {size}.")
-    net = entry.build(size, stem, width)
+    net = lean(entry.build(size, stem, width))
     if entry.classifier is None:
         net.dim = 3 * min(size, PIXELS) ** 2
         return net

@@ -180,7 +180,7 @@ def monitor(data, config):
         gallery, rows = (torch.arange(min(n, len(split.labels))) for n, split in ((2048, data.train), (1000, data.val)))
         h = embed(encoder, data.val, rows, viewer.original)
         predicted = metrics.knn_predict(embed(encoder, data.train, gallery, viewer.original), data.train.labels[gallery], h,
-                                        min(KNN_K, len(gallery)), "softmax")
+                                        min(KNN_K, len(gallery)))
         labels = data.val.labels[rows]
         out["knn_val"] = (predicted == labels).double().mean().item()
         clusters = min(4 * len(data.classes), len(h) // 2)
@@ -212,11 +212,11 @@ def evaluate(encoder, data, config, projector=None):
 
     k = min(KNN_K, len(y["train"]))
     for side in ("val", "test"):
-        predicted = metrics.knn_predict(h["train"], y["train"], h[side], k, "softmax", t=KNN_T)
+        predicted = metrics.knn_predict(h["train"], y["train"], h[side], k, t=KNN_T)
         out[f"knn_{side}"] = (predicted == y[side]).double().mean().item()
     if projector is not None:
         z = {side: _projected(projector, h[side]) for side in ("train", "test")}
-        predicted = metrics.knn_predict(z["train"], y["train"], z["test"], min(PROJECTION_K, len(y["train"])), "softmax", t=KNN_T)
+        predicted = metrics.knn_predict(z["train"], y["train"], z["test"], min(PROJECTION_K, len(y["train"])), t=KNN_T)
         out["knn_projection_test"] = (predicted == y["test"]).double().mean().item()
     nn = {side: metrics.best_nn(h["train"], y["train"], h[side], y[side], min(101, len(y["train"]))) for side in ("val", "test")}
     best_k = max(nn["val"], key=lambda k: (nn["val"][k], -k))

@@ -126,8 +126,14 @@ def test_what_is_taken_back_is_taken_back_for_that_measurement_alone(small, text
         seen.append(args)
         return rendered(*args)
     rendered = bench.augment.rendered
-    bench.undone(bench.augment, "rendered", instead, config, bench.noise(64, 32))()
+    bench.undone(lambda: bench.patch.object(bench.augment, "rendered", instead), config, bench.noise(64, 32))()
     assert seen and bench.augment.rendered is rendered
+
+
+def test_plain_encoders_have_torchvisions_convolutions_and_the_next_one_has_ours():
+    with bench.plain():
+        assert type(bench.models.encoder("resnet18").conv1) is torch.nn.Conv2d
+    assert type(bench.models.encoder("resnet18").conv1) is bench.models._LeanConv2d
 
 
 def test_a_step_with_views_and_one_on_a_constant_batch_alternate_in_one_training(monkeypatch, small):

@@ -6,7 +6,9 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from lib import models
 from lib.models import (
     ENCODERS,
     LARGE,
@@ -42,6 +44,58 @@ def images(n, size=32):
 def toy():
     """Convolution (channels 3 -> 4) and BatchNorm, whose statistics have a closed form."""
     return nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5))
+
+
+# --- convolutions of small images ---------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("groups", [1, 6])
+@pytest.mark.parametrize("kernel, stride", [(1, 1), (1, 2), (3, 1), (3, 2), (5, 1), (5, 2), (7, 2)])
+@pytest.mark.parametrize("height, width", [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3), (3, 3), (4, 4), (5, 2), (8, 8)])
+def test_a_lean_convolution_is_the_plain_one_with_its_gradients(height, width, kernel, stride, groups):
+    plain = nn.Conv2d(6, 6, kernel, stride, kernel // 2, groups=groups, bias=groups == 1).double()
+    lean = models.lean(copy.deepcopy(plain))
+    assert type(lean) is models._LeanConv2d and lean.state_dict().keys() == plain.state_dict().keys()
+    x = [torch.randn(4, 6, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_() for _ in "ab"]
+    y = [conv(given) for conv, given in zip((plain, lean), x)]
+    assert y[0].shape == y[1].shape
+    for out in y:
+        (out * torch.arange(out.numel()).view_as(out).sin()).sum().backward()
+    for a, b in [y, [given.grad for given in x], *([p.grad, q.grad] for p, q in zip(plain.parameters(), lean.parameters(), strict=True))]:
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_the_taps_that_are_kept_are_those_that_meet_the_image():
+    for n in range(1, 9):
+        for k in (1, 3, 5, 7):
+            for stride in (1, 2):
+                outputs, taps, padding = models._kept(n, k, stride, k // 2)
+                met = {t for o in range(outputs) for t in range(k) if 0 <= o * stride + t - k // 2 < n}
+                assert outputs == math.ceil(n / stride) and met == set(range(k)[taps]) and padding == k // 2 - taps.start
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "efficientnet_b0", "resnet18"])
+def test_lean_convolutions_do_less_work_on_small_images_and_the_same_on_large_ones(name, monkeypatch):
+    def work(size):
+        net = encoder(name, size).eval()
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            out = net(torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1)))
+        return counter.get_total_flops(), out, net.state_dict()
+    lean = {size: work(size) for size in (32, 224)}
+    monkeypatch.setattr(models, "lean", lambda net: net)
+    torch.manual_seed(0)
+    plain = {size: work(size) for size in (32, 224)}
+    assert lean[32][0] < plain[32][0] and lean[224][0] == plain[224][0] == 4 * multiply_adds(name)
+    for size in lean:
+        assert lean[size][2].keys() == plain[size][2].keys()
+        assert all(torch.equal(a, b) for a, b in zip(lean[size][2].values(), plain[size][2].values()))
+        torch.testing.assert_close(lean[size][1], plain[size][1], rtol=1e-4, atol=1e-5)
+
+
+def test_only_centred_convolutions_are_lean():
+    others = [nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 4, 4), nn.Conv2d(4, 4, 3, 3, 1), nn.Conv2d(4, 4, 3, padding=2, dilation=2),
+              nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), nn.Conv2d(4, 4, 3, padding="same")]
+    assert {type(m) for m in models.lean(nn.Sequential(*others))} == {nn.Conv2d}
+    assert type(encoder("deit_tiny").conv_proj) is nn.Conv2d
 
 
 # --- encoders ---------------------------------------------------------------------------------------------------------

@@ -477,7 +477,7 @@ def test_a_committed_encoder_gives_the_numbers_that_are_committed_with_it():
         viewer, encoder = probe.Viewer(run.config.standardize, data.flip), run.encoder(data.size)
         probe.calibrate(encoder, data, viewer)
         train_h, test_h = (probe.embed(encoder, s, torch.arange(len(s.labels)), viewer.original) for s in (data.train, data.test))
-        predicted = metrics.knn_predict(train_h, data.train.labels, test_h, probe.KNN_K, "softmax", probe.KNN_T)
+        predicted = metrics.knn_predict(train_h, data.train.labels, test_h, probe.KNN_K, probe.KNN_T)
         assert (predicted == data.test.labels).double().mean().item() == pytest.approx(run.metrics["knn_test"], abs=0.005)
 
 
