@@ -121,15 +121,15 @@ class _LeanConv2d(nn.Conv2d):
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or x.ndim != 4:
             return super().forward(x)
         axes = zip(x.shape[2:], self.kernel_size, self.stride, self.padding, strict=True)
         (height, rows, above), (width, columns, left) = (_kept(*axis) for axis in axes)
         if self.groups > 1:
             return F.conv2d(x, self.weight[:, :, rows, columns], self.bias, self.stride, (above, left), groups=self.groups)
         if height == width == 1:  # a larger map gains nothing: cutting a dense kernel costs what its taps cost
-            weight = self.weight[:, :, rows, columns]
-            x = x[:, :, :weight.shape[2], :weight.shape[3]]
+            weight = self.weight.permute(0, 2, 3, 1)[:, rows, columns]  # as channels_last has it in memory, and so x
+            x = x.permute(0, 2, 3, 1)[:, :weight.shape[1], :weight.shape[2]]
             return F.linear(x.flatten(1), weight.flatten(1), self.bias)[:, :, None, None]
         return super().forward(x)
 
@@ -290,7 +290,7 @@ def parameters(module: nn.Module) -> int:
 
 @lru_cache
 def multiply_adds(name: str, size: int = 224, stem: str = "imagenet", width: float = 1.0) -> int:
-    """Multiply-adds of one image's forward pass, without a classifier: convolutions and matrix products only."""
+    """Multiply-adds of one image's forward pass, without a classifier: convolutions, taps on padding too, and matrix products only."""
     with torch.device("meta"):  # shapes alone
         net, x = encoder(name, size, stem, width).eval(), torch.zeros(1, 3, size, size)
     with FlopCounterMode(display=False) as counter:

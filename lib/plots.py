@@ -6,6 +6,7 @@ epoch). An encoder has one colour and one marker everywhere. Every seed is drawn
 that says so. Fractions come in, percent stands on the axes.
 """
 import itertools
+import re
 from dataclasses import fields
 
 import matplotlib.pyplot as plt
@@ -26,6 +27,7 @@ CLASSES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#D
 PIXELS = {"color": "0.6", "linestyle": "-.", "linewidth": 1.4, "zorder": 0}
 CHANCE = {"color": "0.45", "linestyle": ":", "linewidth": 1.4}
 CYCLIC = ("orientation", "phase", "hue")
+UNITS = {"orientation": "fraction of the symmetry angle", "frequency": "periods an image", "polarity": "sign"}     # of what textures vary
 ARMS = ("trained", "untrained", "supervised", "pixels")
 ARM_LABELS = {"supervised": "supervised, same recipe"}      # so a lower bound of the ceiling, not the ceiling
 PER_CLASS = (1, 2, 4, 8, 16)    # clusters a class of the k-means curves (lib.probe)
@@ -222,6 +224,16 @@ def judged(tables, *names):
     if set(names) & set(claims.OBSERVATIONS):
         sentences += [sentence for p, t in tables.items() for sentence in claims.caveats(t, p)]
     return rows[rows.verdict != claims.NOT_TESTED], sentences
+
+
+def rules(*names):
+    """The claims `names` with their rules of decision, as a notebook shows them."""
+    from IPython.display import Markdown
+    parts = []
+    for name in names:
+        clauses = re.split(r"; (?![^()]*\))", claims.BY_NAME[name].rule)   # not at a semicolon in brackets
+        parts += [f"**{claims.BY_NAME[name].statement}** (`{name}`)\n", *(f"- {clause[0].upper() + clause[1:]}." for clause in clauses), ""]
+    return Markdown("\n".join(parts))
 
 
 def departures(arms):
@@ -621,6 +633,7 @@ def umaps(found, classes, factors=None, title=""):
                 bar = figure.colorbar(drawn, ax=axes[:, column], location="bottom", aspect=14, shrink=0.9)
                 ticks = np.linspace(np.nanmin(values), np.nanmax(values), 3)
                 bar.set_ticks(ticks[::2] if two else ticks, labels=[f"{t:.1f}" for t in (ticks[::2] if two else ticks)])
+                bar.set_label(UNITS.get(factor, factor), fontsize=8)
                 bar.outline.set_visible(False)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])

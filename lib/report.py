@@ -346,13 +346,8 @@ def ledger_html(rows, profiles, mine, pages, notes=()):
 
 
 def pending(t, profile, data=None, archs=None):
-    """How many of the runs that a profile plans (lib.studies.plan) are not in t yet, as a list of at most one sentence."""
-    stored, sets = set(t.run[t.profile == profile]) if len(t) else set(), [data] if data else [None, *studies.profile(profile).copies]
-    planned = [{runs.folder(c, profile).name for c in studies.plan(profile, given, archs)} for given in sets]
-    planned = min(planned, key=lambda names: len(names - stored))          # on the data set, or on its copy
-    lacking = len(planned - stored)
-    return [f"Of {len(planned)} runs planned for {profile}, {lacking} are not trained yet: verdicts rest on the others, some on fewer "
-            "seeds than were fixed for them, and may change."] if lacking else []
+    """What a profile plans and a table of runs, perhaps an empty one, has not yet, as a list of at most one sentence."""
+    return studies.pending(t.run[t.profile == profile] if len(t) else (), profile, data, archs)
 
 
 def trained_html(t, profiles):

@@ -35,6 +35,8 @@ SEARCH_LRS = (6e-5, 2e-4, 6e-4, 2e-3, 6e-3, 2e-2)
 FINALISTS = {                                          # encoder -> the two best learning rates of the grid, best first
     "mobilenet_v3_small": (2e-2, 2e-3), "deit_tiny": (2e-4, 6e-5), "efficientnet_b0": (6e-3, 2e-2), "mobilenet_v3_large": (2e-3, 6e-4),
     "resnet18": (2e-3, 6e-4), "resnet50": (2e-3, 6e-3)}
+SHORT_LRS = SEARCH_LRS[1:5]   # of the shorter search on photographs; PHOTOGRAPHS: what it chose on cifar10_subset
+PHOTOGRAPHS = {}
 SEARCH_WEIGHT_DECAY = 0.1     # tried at the best learning rate, against the profile's own
 SEARCH_SEED, FINAL_SEED = 100, 101
 # What `tau_search` and `recipe_search` found on val, with these two seeds as well; tests/test_studies.py compares it with the stored runs.
@@ -62,6 +64,7 @@ class Profile:
     long: int = 0                                      # epochs of the few long runs (anchors); 0: none
     copies: tuple = ()                                 # data sets that its committed runs may rest on instead, other bytes of the same
     transfers: int = 100                               # runs whose transfer notebook 08 computes, at most; the others say so
+    rates: dict | None = None                          # as CHOSEN, where a search on the profile's own data chose them; None: CHOSEN
 
 
 # A short schedule on a small set, chosen on val with MobileNetV3-Small and a seed that the study does not use. AdamW: SGD was much
@@ -90,7 +93,8 @@ PROFILES = {
     "textures": Profile(TEXTURES, extra=FASTER, widths=(0.25, 0.5)),
     # photographs without a GPU: more resolution than the ImageNet stem leaves, or ResNet-18 stays at its untrained kNN
     "cifar10_subset": Profile(replace(TEXTURES, data="cifar10_jpeg", limit=10_000, stem="stride1", epochs=20),
-                              encoders=("mobilenet_v3_small", "resnet18"), seeds=1, seeds_of={}, widths=(), sweeps=False),
+                              encoders=("mobilenet_v3_small", "resnet18"), seeds=1, seeds_of={}, widths=(), sweeps=False,
+                              rates=PHOTOGRAPHS),
     # photographs with one GPU: the settings of the MoCo authors' CIFAR-10 notebook, but the paper's projector and temperature, and a
     # tenth of their epochs, so that six encoders fit in half an hour
     "cifar10": Profile(replace(TEXTURES, data="cifar10", stem="cifar", queue=4096, batch_keys=False, bn_splits=8, epochs=20,
@@ -125,7 +129,7 @@ def base(name, arch, data=None, **changes):
     p = profile(name)
     start = replace(p.base, **({"data": data} if data else {}))
     if start.optimizer == "adamw":
-        lr, weight_decay = CHOSEN.get(arch, (start.lr, start.weight_decay))
+        lr, weight_decay = (p.rates or CHOSEN).get(arch, (start.lr, start.weight_decay))
         start = replace(start, lr=lr, weight_decay=weight_decay)
     return replace(start, arch=arch, **p.extra.get(arch, {}), **changes)
 
@@ -145,17 +149,18 @@ def encoders(name, data=None, archs=None):
     return [base(name, arch, data, seed=seed) for arch in chosen(name, archs) for seed in seeds(name, arch)]
 
 
-def search_note(arms):
-    """Where the peak learning rates and weight decays of a notebook's arms come from, in a sentence for each origin."""
-    rates = {c.arch: c for c in arms}
-    found = {arch: c for arch, c in rates.items() if c.optimizer == "adamw" and arch in CHOSEN}
+def search_note(name, arms):
+    """Where the peak learning rates and weight decays of the arms of a profile come from, in a sentence for each origin."""
+    rates, own = {c.arch: c for c in arms}, profile(name).rates
+    found = {arch: c for arch, c in rates.items() if c.optimizer == "adamw" and arch in (own or CHOSEN)}
     def listed(some):
         return ", ".join(f"{models.ENCODERS[arch].label} {c.lr:g} and {c.weight_decay:g}" for arch, c in some.items())
     lines = []
     if found:
         data = ", ".join(dict.fromkeys(c.data for c in found.values()))
-        elsewhere = "" if data == TEXTURES.data else f", not on {data}"
-        lines.append("peak learning rates and weight decays chosen by the search on a part of train of textures"
+        searched = profile(name).base.data if own else TEXTURES.data
+        elsewhere = "" if data == searched else f", not on {data}"
+        lines.append(f"peak learning rates and weight decays chosen by the search on a part of train of {searched}"
                      f"{elsewhere}: {listed(found)}")
     if len(found) < len(rates):
         lines.append("peak learning rates and weight decays that are the profile's own, without a search: "
@@ -191,9 +196,12 @@ def search(name, data=None, archs=None):
     """The search on val, a quarter of the schedule, on seeds of its own and with the same budget for each encoder.
 
     Six learning rates; the two best again with another seed, for one is a lottery; then another weight decay at the one that is the
-    better on average.
+    better on average. Shorter where a profile has rates of its own: four learning rates, the weight decay of CHOSEN.
     """
     start = profile(name).base
+    if profile(name).rates is not None:
+        return [base(name, arch, data, lr=lr, weight_decay=CHOSEN.get(arch, (lr, start.weight_decay))[1], seed=SEARCH_SEED,
+                     epochs=max(1, start.epochs // 4), evaluation="val") for arch in chosen(name, archs) for lr in SHORT_LRS]
     wanted = [(arch, *rest) for arch in chosen(name, archs) for rest in [
         *((lr, start.weight_decay, SEARCH_SEED) for lr in SEARCH_LRS),
         *((lr, start.weight_decay, FINAL_SEED) for lr in FINALISTS.get(arch, ())),
@@ -580,6 +588,17 @@ def stored(name, data=None, study=plan):
     return [runs.load(path) for c in wanted if (path := runs.folder(c, name)).exists()]
 
 
+def pending(names, profile_name, data=None, archs=None, study=plan):
+    """How many of the runs that a study of a profile plans are not among `names` of runs, as a list of at most one sentence."""
+    planned = [{runs.folder(c, profile_name).name for c in study(profile_name, given, archs)}
+               for given in ([data] if data else [None, *profile(profile_name).copies])]
+    planned = min(planned, key=lambda wanted: len(wanted - set(names)))    # on the data set, or on its copy
+    lacking = len(planned - set(names))
+    where = "" if study is plan else " in this notebook"
+    return [f"Of {len(planned)} runs planned for {profile_name}{where}, {lacking} are not trained yet: verdicts rest on the others, some "
+            "on fewer seeds than were fixed for them, and may change."] if lacking else []
+
+
 def gather(name, configs, train=True, study=observations):
     """What a notebook compares: {profile: [Run]}, the runs of `configs` in profile `name` and what is stored of the same `study` (one
     of the functions above) of each committed profile.
@@ -651,6 +670,9 @@ def compared(name, configs, train=True, study=observations):
     if not loaded:
         raise ValueError(f"train = {train!r}, and no run of profile {name} nor of a committed one is stored; allowed: True, or a profile "
                          "with stored runs")
+    for p in COMMITTED:
+        for sentence in pending([run.name for run in loaded[p]], p, study=study) if p in loaded else ():
+            print(sentence)
     table = plots.arms(runs.tidy(run for found in loaded.values() for run in found))
     changes = [change(run.config, p) for p, found in loaded.items() for run in found]
     table = table.assign(change=changes, arm=[("remedy" if c else arm) if arm == "trained" else arm for c, arm in zip(changes, table.arm)])

@@ -268,10 +268,21 @@ def test_what_no_run_judges_is_a_sentence_and_not_a_row(monkeypatch):
     assert sentences == ["p, pretext_learned: not tested, for want of runs or images that its rule asks for: DeiT-Ti"]
 
 
+def test_rules_are_shown_clause_by_clause_and_whole():
+    for name, claim in claims.BY_NAME.items():
+        shown = plots.rules(name).data
+        first, *clauses = shown.strip().split("\n- ")
+        assert first.strip() == f"**{claim.statement}** (`{name}`)" and len(clauses) >= 1 + (claim.rule.count("; ") > 2)
+        assert "; ".join(c.rstrip(".\n") for c in clauses).lower() == claim.rule.rstrip(".").lower()
+        assert all(c.count("(") == c.count(")") and c.endswith(".") for c in map(str.strip, clauses))
+    assert plots.rules("temperature_helps", "projector_helps").data.count("**") == 4
+
+
 def test_umaps_have_a_row_per_encoder_and_a_panel_for_the_classes_and_each_factor():
     rng = np.random.default_rng(0)
     found = pd.DataFrame({"x": rng.random(60), "y": rng.random(60), "label": np.repeat([0, 1], 30), "index": np.arange(60)})
     axes = plots.umaps({"one": found}, ["a", "b"], {"polarity": np.tile([-1.0, 1.0], 30), "phase": np.linspace(0, 1, 60)})
+    assert [ax.get_xlabel() for ax in axes[0, 0].figure.axes[3:]] == ["sign", "phase"]                         # of the colour bars
     assert axes.shape == (1, 3) and [len(ax.collections[0].get_offsets()) for ax in axes.flat] == [60] * 3
 
 

@@ -478,6 +478,9 @@ def test_what_a_profile_still_lacks_is_counted_on_the_data_set_or_on_its_copy():
         t = pd.DataFrame({"profile": "cifar10", "run": [*planned[2:], "of another study"]})
         assert report.pending(t, "cifar10")[0].startswith(f"Of {len(planned)} runs planned for cifar10, 2 are not trained yet")
         assert report.pending(pd.DataFrame({"profile": "cifar10", "run": planned}), "cifar10") == []
+        here = [runs.folder(c, "cifar10").name for c in studies.temperature("cifar10", data)]
+        assert studies.pending(here[1:], "cifar10", study=studies.temperature)[0].startswith(
+            f"Of {len(here)} runs planned for cifar10 in this notebook, 1 are not")
 
 
 def test_the_readme_shows_the_figure_when_there_are_runs_to_draw(tmp_path):
