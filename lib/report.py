@@ -704,17 +704,17 @@ def readme_speed(folder=None):
     if "limits" in found:
         share = found["limits"].share_of_limit
         rows["bare step, of the rate that one large matrix product or copy sets here"] = lambda a: f"{share[a]:.0%}"
-    rivals = found.get("rivals", pd.DataFrame(columns=["pipeline", "goal", "by_the_pipeline_alone", "goal_of_the_pipeline"]))
+    rivals = found.get("rivals", pd.DataFrame(columns=["pipeline", "goal", "with_the_same_convolutions", "goal_with_the_same"]))
     faster = {name: part.ours_is_times_as_fast for name, part in rivals.groupby("pipeline", sort=False)}
     goals = rivals.groupby("pipeline").goal.first()
-    pipeline = {name: part.by_the_pipeline_alone for name, part in rivals.groupby("pipeline")}
-    goals_alone = rivals.groupby("pipeline").goal_of_the_pipeline.first()
+    equal = {name: part.with_the_same_convolutions for name, part in rivals.groupby("pipeline")}
+    goals_equal = rivals.groupby("pipeline").goal_with_the_same.first()
     for name in (n for n in faster if not n.startswith("ours") and "bare" not in n):     # those have other steps or no data
         goal = f" (goal {goals[name]:g})" if goals[name] > 0 else ""
         rows[f"ours, times as fast as: {name}{goal}"] = lambda a, name=name: f"{faster[name][a]:.1f}"
-        if (alone := goals_alone.get(name, 0)) > 0:
-            rows[f"the same with torchvision's encoder on both sides: what the pipeline gives (goal {alone:g})"] = (
-                lambda a, name=name: f"{pipeline[name][a]:.1f}")
+        if goals_equal[name] > 0:
+            rows[f"the same with torchvision's convolutions on both sides (goal {goals_equal[name]:g})"] = (
+                lambda a, name=name: f"{equal[name][a]:.1f}")
         if (bare := faster.get(f"{name}, bare step")) is not None:
             rows[f"{name} on a constant batch, times as fast as {name}: what the best of pipelines would give it"] = (
                 lambda a, name=name, bare=bare: f"{faster[name][a] / bare[a]:.1f}")

@@ -76,7 +76,7 @@ TEXTURES = PretrainConfig(data="textures", queue=128, batch_keys=True, m=0.99, b
 # On one thread, two runs side by side, bf16 makes ResNets and DeiT faster and the depthwise networks slower, so each encoder takes
 # what suits it (results/bench/switches.csv has one of each kind; python -m lib.bench --only switches --archs measures others).
 IMAGES_PER_SECOND = {"mobilenet_v3_small": 1250, "deit_tiny": 205, "efficientnet_b0": 400, "mobilenet_v3_large": 600,
-                     "resnet18": 600, "resnet50": 200}      # images a second of a whole step, one thread, 32 px, ImageNet stem
+                     "resnet18": 600, "resnet50": 200}      # images a second, one thread, 32 px, ImageNet stem, plain convolutions
 SIZES = {"textures": (32, 10_000), "digits": (32, 1_300), "cifar10": (32, 45_000), "cifar10_jpeg": (32, 45_000),
          "cifar100": (32, 45_000), "stl10": (96, 4_500)}   # side, training images; anything else counts as ImageNet
 FASTER = {arch: {"precision": "bf16"} for arch in ("resnet18", "resnet50", "deit_tiny")}

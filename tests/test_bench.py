@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -134,6 +135,22 @@ def test_plain_encoders_have_torchvisions_convolutions_and_the_next_one_has_ours
     with bench.plain():
         assert type(bench.models.encoder("resnet18").conv1) is torch.nn.Conv2d
     assert type(bench.models.encoder("resnet18").conv1) is bench.models._LeanConv2d
+
+
+def test_lightlys_encoder_has_torchvisions_convolutions_and_ours_is_told_apart(monkeypatch):
+    lightly = SimpleNamespace(NTXentLoss=lambda **_: nn.Identity(), update_momentum=None,
+                              MoCoProjectionHead=lambda dim, _, out: nn.Linear(dim, out))
+    for name in ("", ".loss", ".models", ".models.modules", ".models.utils"):
+        monkeypatch.setitem(bench.sys.modules, f"lightly{name}", lightly)
+    encoder, built = bench.models.encoder, []
+    monkeypatch.setattr(bench.models, "encoder", lambda *args, **kwargs: built.append(encoder(*args, **kwargs)) or built[-1])
+    for make in (bench.lightly_step, bench.stepper):
+        make(tiny(arch="resnet18", queue=32), bench.noise(16, 32))
+    assert [type(net.conv1) for net in built[:2]] == [nn.Conv2d, bench.models._LeanConv2d]
+    found = {"ours": [8, 8], "ours, torchvision's encoder": [6, 6], "lightly": [2, 2], "torchvision v2, our step": [3, 3]}
+    assert bench.equal(found, "lightly") == {"with_the_same_convolutions": 3, "goal_with_the_same": 3}
+    assert set(bench.equal(found, "torchvision v2, our step").values()) == {""}
+    assert set(bench.equal({"ours": [8], "lightly": [2]}, "lightly").values()) == {""}         # on a GPU
 
 
 def test_a_step_with_views_and_one_on_a_constant_batch_alternate_in_one_training(monkeypatch, small):
