@@ -380,6 +380,13 @@ def caveats(table, profile, architectures=models.SMALL, reference=models.LARGE):
     arms, raw = baseline(t), t[t.arch == "pixels"].instdisc_dsd_top1_test.mean()
     best, knn = (arms.groupby("arch")[c].mean() for c in ("instdisc_dsd_top1_test", "knn_test"))
     names, found = {arch: models.ENCODERS[arch].label for arch in knn.index}, []
+    lacking = [models.ENCODERS[arch].label for arch in (*architectures, reference) if arch not in knn]
+    if lacking:
+        one = [names[arch] for arch, count in arms.arch.value_counts(sort=False).items() if count == 1]
+        found.append(f"On {profile}, no runs of {', '.join(lacking)}: it says nothing of all five encoders"
+                     + (" nor of small against large" if reference not in knn else "")
+                     + (f"; {', '.join(one)}: one seed, so no interval" if one else "")
+                     + f". {arms.images_train.iloc[0]:,.0f} images, {arms.epochs.iloc[0]} epochs: what needs more of either cannot show.")
     if raw > best.max():
         views = "instdisc_sdsd_top1_test"                                  # of two views, as the loss compares
         found.append(f"On {profile}, raw pixels find the view of an original image among {int(arms.instances_test.iloc[0]):,} more often "

@@ -36,7 +36,7 @@ FINALISTS = {                                          # encoder -> the two best
     "mobilenet_v3_small": (2e-2, 2e-3), "deit_tiny": (2e-4, 6e-5), "efficientnet_b0": (6e-3, 2e-2), "mobilenet_v3_large": (2e-3, 6e-4),
     "resnet18": (2e-3, 6e-4), "resnet50": (2e-3, 6e-3)}
 SHORT_LRS = SEARCH_LRS[1:5]   # of the shorter search on photographs; PHOTOGRAPHS: what it chose on cifar10_subset
-PHOTOGRAPHS = {}
+PHOTOGRAPHS = {"mobilenet_v3_small": (6e-4, 0.01), "resnet18": (6e-4, 0.1)}
 SEARCH_WEIGHT_DECAY = 0.1     # tried at the best learning rate, against the profile's own
 SEARCH_SEED, FINAL_SEED = 100, 101
 # What `tau_search` and `recipe_search` found on val, with these two seeds as well; tests/test_studies.py compares it with the stored runs.
@@ -60,7 +60,8 @@ class Profile:
     extra: dict = field(default_factory=dict)          # arch -> fields that differ (with the reason beside it)
     remedied: tuple = claims.REMEDIED                  # encoders on which remedies are tried one at a time
     queues: tuple = (128, 512, 2048)                   # lengths of the queue that are tried
-    sweeps: bool = True                                # False: one arm of each remedy, with one seed
+    sweeps: bool = True                                # False: one arm of each remedy
+    once: bool = False                                 # True: a remedy has one seed, whatever its baseline has
     long: int = 0                                      # epochs of the few long runs (anchors); 0: none
     copies: tuple = ()                                 # data sets that its committed runs may rest on instead, other bytes of the same
     transfers: int = 100                               # runs whose transfer notebook 08 computes, at most; the others say so
@@ -88,13 +89,13 @@ PROFILES = {
     # a reader's own machine, within `make report`; half the images, since an evaluation takes as long as these trainings
     "quick": Profile(replace(TEXTURES, limit=5000, epochs=6), encoders=("mobilenet_v3_small", "resnet18", "resnet50"),
                      seeds=1, seeds_of={"mobilenet_v3_small": 2}, ceilings=("mobilenet_v3_small",), widths=(),
-                     extra=FASTER, remedied=("mobilenet_v3_small",), queues=(128, 2048), sweeps=False, transfers=2),
+                     extra=FASTER, remedied=("mobilenet_v3_small",), queues=(128, 2048), sweeps=False, once=True, transfers=2),
     # the controlled study; width 2 would take half an hour of its twelve and is no longer small
     "textures": Profile(TEXTURES, extra=FASTER, widths=(0.25, 0.5)),
     # photographs without a GPU: more resolution than the ImageNet stem leaves, or ResNet-18 stays at its untrained kNN
     "cifar10_subset": Profile(replace(TEXTURES, data="cifar10_jpeg", limit=10_000, stem="stride1", epochs=20),
-                              encoders=("mobilenet_v3_small", "resnet18"), seeds=1, seeds_of={}, widths=(), sweeps=False,
-                              rates=PHOTOGRAPHS),
+                              encoders=("mobilenet_v3_small", "resnet18"), seeds=1, seeds_of={"mobilenet_v3_small": 3}, widths=(),
+                              sweeps=False, remedied=("mobilenet_v3_small",), rates=PHOTOGRAPHS),     # ResNet-18: half an hour a run
     # photographs with one GPU: the settings of the MoCo authors' CIFAR-10 notebook, but the paper's projector and temperature, and a
     # tenth of their epochs, so that six encoders fit in half an hour
     "cifar10": Profile(replace(TEXTURES, data="cifar10", stem="cifar", queue=4096, batch_keys=False, bn_splits=8, epochs=20,
@@ -349,8 +350,8 @@ def swept(parameter, values):
 def tried(name, changes, data=None, archs=None, everywhere=False):
     """Arms that depart from the baseline in each of `changes` (dicts of fields), the untrained encoders first.
 
-    Where a claim rests on the arm (lib.claims.REMEDIES), every seed of every remedied encoder. Else SWEPT seeds, of the first of them
-    alone unless the caller named `archs` or wants them everywhere. Where a profile sweeps nothing, one seed of each.
+    Where a claim rests on the arm (lib.claims.REMEDIES), every seed of every remedied encoder; one where the profile says so. Else SWEPT
+    seeds, of the first of them alone unless the caller named `archs` or wants them everywhere. Where nothing is swept, one seed of each.
     """
     p, found = profile(name), []
     everywhere = everywhere or archs or not p.sweeps
@@ -359,7 +360,7 @@ def tried(name, changes, data=None, archs=None, everywhere=False):
         standard = base(name, arch, data)
         for change in changes:
             departs = {key: value for key, value in change.items() if getattr(standard, key) != value}
-            rests = departs in judged and (p.sweeps or not departs)
+            rests = departs in judged and not (p.once and departs)
             if rests or everywhere or arch == p.remedied[0]:
                 few = seeds(name, arch)[:None if rests else SWEPT if p.sweeps else 1]
                 found += [replace(standard, seed=seed, **departs) for seed in few]
@@ -459,7 +460,7 @@ def initialization(name, data=None, archs=None, starts=None):
     """Notebook 06: where the first weights come from, at equal epochs in all."""
     starts = swept("starts", ("random", "self") + ("seed",) * profile(name).sweeps if starts is None else starts)
     standard = tried(name, [{}], data, archs)
-    few = [c for c in standard if c.epochs and (profile(name).sweeps or c.seed == 0)]
+    few = [c for c in standard if c.epochs and not (profile(name).once and c.seed)]
     return list(dict.fromkeys([*standard, *(begun(c, kind, name) for kind in starts for c in few)]))
 
 

@@ -455,6 +455,10 @@ def test_caveats_are_told_from_the_numbers():
     tinted = torn[torn.epochs == 0].assign(data="textures:tint=0.5", instdisc_dsd_top5_test=0.0, instdisc_dsd_top1_test=0.9)
     assert claims.caveats(pd.concat([torn, raw, tinted]), "made") == found
     assert claims.caveats(pd.concat([table, tinted]), "made") == []
+    small = table.assign(images_train=4992)[table.arch.isin([A, "resnet18"]) & ((table.arch == A) | (table.seed == 0))]
+    assert claims.caveats(small, "made") == [
+        "On made, no runs of DeiT-Ti, EfficientNet-B0, MobileNetV3-Large, ResNet-50: it says nothing of all five encoders nor of small "
+        "against large; ResNet-18: one seed, so no interval. 4,992 images, 10 epochs: what needs more of either cannot show."]
     curves = [c for c in table if c.startswith("homogeneity")]
     table.loc[table.run == f"{A}-w1.0-10ep-seed0", curves] = 0.01
     table.loc[table.run.isin([f"{A}-w1.0-10ep-seed1", "deit_tiny-w1.0-10ep-seed2"]), curves] = 0.9

@@ -83,11 +83,15 @@ def test_the_search_uses_a_seed_and_images_that_no_study_does(name):
     assert set(by) == set(PROFILES[name].encoders)                          # the same, stated budget for each
     for configs in by.values():
         arch, usual = configs[0].arch, PROFILES[name].base.weight_decay
+        assert len({replace(c, lr=1.0, weight_decay=0.0, seed=0) for c in configs}) == 1
+        assert configs[0].epochs <= max(1, PROFILES[name].base.epochs / 4)
+        if PROFILES[name].rates is not None:
+            assert [(c.lr, c.weight_decay, c.seed) for c in configs] == [
+                (lr, studies.CHOSEN[arch][1], 100) for lr in (2e-4, 6e-4, 2e-3, 6e-3)]
+            continue
         assert [(c.lr, c.weight_decay, c.seed) for c in configs] == [
             *((lr, usual, 100) for lr in studies.SEARCH_LRS), *((lr, usual, 101) for lr in studies.FINALISTS.get(arch, ())),
             *((studies.CHOSEN[a][0], 0.1, 100) for a in [arch] if a in studies.CHOSEN)]
-        assert len({replace(c, lr=1.0, weight_decay=0.0, seed=0) for c in configs}) == 1
-        assert configs[0].epochs <= max(1, PROFILES[name].base.epochs / 4)
 
 
 def test_learning_rates_and_weight_decays_are_what_the_search_found_best():
@@ -102,6 +106,16 @@ def test_learning_rates_and_weight_decays_are_what_the_search_found_best():
         assert studies.FINALISTS[arch] == tuple(grid[:2])
         lr = max(grid[:2], key=lambda lr: knn[arch, lr, usual, 100] + knn[arch, lr, usual, 101])
         assert studies.CHOSEN[arch] == (lr, max((usual, 0.1), key=lambda decay: knn[arch, lr, decay, 100]))
+
+
+def test_the_rates_on_photographs_are_what_their_search_found_best():
+    wanted = search("cifar10_subset")
+    assert set(studies.PHOTOGRAPHS) == set(PROFILES["cifar10_subset"].encoders)
+    knn = {(c.arch, c.lr, c.weight_decay): runs.load(runs.folder(c, "cifar10_subset")).metrics["knn_val"] for c in wanted}
+    for arch in studies.PHOTOGRAPHS:
+        _, lr, decay = max((key for key in knn if key[0] == arch), key=knn.get)
+        assert studies.PHOTOGRAPHS[arch] == (lr, decay)
+        assert {(c.lr, c.weight_decay) for c in plan("cifar10_subset") if c.arch == arch and c.epochs} == {(lr, decay)}
 
 
 def test_what_the_search_chose_reaches_every_arm_and_of_the_search_its_second_step_alone(monkeypatch):
@@ -314,14 +328,17 @@ def test_an_unknown_encoder_is_one_sentence_with_the_nearest_name(call):
 
 def test_the_note_on_learning_rates_says_which_were_searched_for_and_on_what(monkeypatch):
     monkeypatch.setattr(studies, "CHOSEN", {})
-    assert studies.search_note(encoders("textures", archs="resnet18")) == (
+    assert studies.search_note("textures", encoders("textures", archs="resnet18")) == (
         "peak learning rates and weight decays that are the profile's own, without a search: ResNet-18 0.001 and 0.01")
     monkeypatch.setattr(studies, "CHOSEN", {"resnet18": (0.0123, 0.1)})
-    searched, own = studies.search_note(encoders("textures", archs="resnet18,resnet50")).split("\n")
+    searched, own = studies.search_note("textures", encoders("textures", archs="resnet18,resnet50")).split("\n")
     assert searched.endswith("on a part of train of textures: ResNet-18 0.0123 and 0.1")
     assert own.endswith("without a search: ResNet-50 0.001 and 0.01")
-    assert "of textures, not on cifar10_jpeg: ResNet-18" in studies.search_note(encoders("cifar10_subset", archs="resnet18"))
-    assert studies.search_note(encoders("cifar10", archs="resnet18")).endswith("without a search: ResNet-18 0.06 and 0.0005")
+    assert "of textures, not on digits: ResNet-18" in studies.search_note("quick", encoders("quick", "digits", archs="resnet18"))
+    assert "train of cifar10_jpeg: ResNet-18" in studies.search_note("cifar10_subset", encoders("cifar10_subset", archs="resnet18"))
+    assert "cifar10_jpeg, not on cifar10: ResNet-18" in studies.search_note(
+        "cifar10_subset", encoders("cifar10_subset", "cifar10", archs="resnet18"))
+    assert studies.search_note("cifar10", encoders("cifar10", archs="resnet18")).endswith("without a search: ResNet-18 0.06 and 0.0005")
 
 
 @pytest.mark.parametrize("cells, words", [
@@ -424,6 +441,19 @@ def test_a_sweep_that_no_claim_rests_on_is_one_encoder_with_two_seeds_unless_enc
         for (rests, _, departs), numbers in found.items():
             assert numbers == (every if rests else own if "lr" in dict(departs) else {arch: [0, 1] for arch in every})
     assert {c.seed for c in studies.temperature("quick", taus=[0.3]) if c.tau == 0.3} == {0}        # where nothing is swept, as it was
+
+
+def test_a_remedy_has_its_encoders_seeds_also_where_nothing_is_swept_unless_the_profile_wants_one():
+    seeds = {name: {} for name in ("quick", "cifar10_subset")}
+    for name, found in seeds.items():
+        for c in studies.remedies(name):
+            if c.epochs and c.method == "moco":
+                found.setdefault(replace(c, seed=0, start=c.start and replace(c.start, seed=0)), []).append(c.seed)
+    baseline = studies.base("quick", "mobilenet_v3_small", seed=0)
+    assert seeds["quick"].pop(baseline) == [0, 1] and {tuple(s) for s in seeds["quick"].values()} == {(0,)}
+    assert {tuple(sorted(s)) for s in seeds["cifar10_subset"].values()} == {(0, 1, 2)} and len(seeds["cifar10_subset"]) == 7
+    starts = {c.start for c in studies.remedies("cifar10_subset") if c.start}
+    assert {c.seed for c in starts} == {1000, 1001, 1002}
 
 
 def test_the_paper_and_each_remedy_left_out_depart_by_one_remedy():
