@@ -249,6 +249,13 @@ def agreement(rows, row):
     return f" ({counts}; shown: {shown[0]})" if len(shown) == 1 else f" ({counts})"
 
 
+def partly(rows, row):
+    """Of a claim that is not tested as a whole, the verdicts on the encoders that have an interval; "" without any."""
+    parts = of_encoders(rows, row.claim, row.profile) if row.verdict == claims.NOT_TESTED else []
+    parts = [f"{label}: **{r.verdict}** {said(r)}".strip() for label, r in parts if not np.isnan(r.low)]
+    return f"as a whole; {'; '.join(parts)}" if parts else ""
+
+
 def said(row):
     """A verdict's number and interval, and what it reads as."""
     if row.verdict == claims.NOT_TESTED:
@@ -679,7 +686,7 @@ def readme_results(t):
     rows = overall(everything)
     tested = set(rows[rows.verdict != claims.NOT_TESTED].claim)
     verdicts = pd.DataFrame([{"claim": f"{c.statement} ({c.source})"} | {
-        p: f"**{r.verdict}** {said(r)}{agreement(everything, r)}".strip() for p in profiles
+        p: f"**{r.verdict}** {said(r)}{agreement(everything, r)}{partly(everything, r)}".strip() for p in profiles
         for r in rows[(rows.claim == c.name) & (rows.profile == p)].itertuples()} for c in claims.CLAIMS if c.name in tested])
     lacking = f"{len(claims.CLAIMS) - len(tested)} of {len(claims.CLAIMS)} claims are *not tested* as a whole yet, for want of runs." \
         if len(tested) < len(claims.CLAIMS) else ""

@@ -483,6 +483,17 @@ def test_what_a_profile_still_lacks_is_counted_on_the_data_set_or_on_its_copy():
             f"Of {len(here)} runs planned for cifar10 in this notebook, 1 are not")
 
 
+def test_what_is_not_tested_as_a_whole_names_the_encoders_that_have_an_interval(tmp_path):
+    t = report.table("textures", store=made_up_store(tmp_path, "textures"))
+    for seeds, told in ((5, True), (1, False)):
+        rows = report.ledger(t[t.seed < seeds], ["textures"])
+        row = next(r for r in report.overall(rows).itertuples() if r.claim == "pretext_learned")
+        alone = next(r for r in rows.itertuples() if r.claim == "pretext_learned/mobilenet_v3_small")
+        assert row.verdict == claims.NOT_TESTED != alone.verdict
+        assert report.partly(rows, row) == (f"as a whole; MobileNetV3-Small: **{alone.verdict}** {report.said(alone)}" if told else "")
+        assert report.partly(rows, alone) == "" and report.said(row) == report.agreement(rows, row) == ""
+
+
 def test_the_readme_shows_the_figure_when_there_are_runs_to_draw(tmp_path):
     t = report.table("textures", store=made_up_store(tmp_path, "textures"))
     shown = report.readme_results(t)
