@@ -370,8 +370,10 @@ def transfer(run, target="digits", train=True):
         if not train or not (run.path / "encoder.safetensors").is_file():
             raise FileNotFoundError(f"{run.path} holds neither a transfer to {target} nor encoder.safetensors: a run's weights are only on "
                                     "the machine that trained it; move the folder aside and run again to train it anew")
-        size = load_data(c.data, c.limit).size
-        found = probe.transfer(run.encoder(size), load_data(target), c, size)
+        data = load_data(c.data, c.limit)
+        encoder = run.encoder(data.size)
+        probe.calibrate(encoder, data, probe.Viewer(c.standardize, data.flip))     # as evaluated; an untrained one's would be fresh
+        found = probe.transfer(encoder, load_data(target), c, data.size)
         _add(path, json.dumps(found, indent=1, sort_keys=True) + "\n")
     return json.loads(path.read_text())
 

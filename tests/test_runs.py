@@ -123,8 +123,13 @@ def test_a_transfer_is_computed_once_where_the_weights_are_and_stored_with_its_c
     monkeypatch.setattr(runs, "load_data", lambda name, limit=None, device="cpu": textures)
     with pytest.raises(FileNotFoundError, match="neither a transfer to digits"):
         runs.transfer(run, "digits", train=False)
-    monkeypatch.setattr(runs.probe, "transfer", lambda encoder, target, config, size: {"linear": 0.25, "fine_tuned": 0.5})
+    given = []
+    monkeypatch.setattr(runs.probe, "transfer", lambda encoder, *args: given.append(encoder) or {"linear": 0.25, "fine_tuned": 0.5})
     assert runs.transfer(run, "digits") == {"linear": 0.25, "fine_tuned": 0.5}
+    expected, data = run.encoder(32), runs.load_data(run.config.data, run.config.limit)
+    assert not torch.equal(given[0].bn1.running_mean, expected.bn1.running_mean)
+    runs.probe.calibrate(expected, data, runs.probe.Viewer(run.config.standardize, data.flip))
+    assert torch.equal(given[0].bn1.running_mean, expected.bn1.running_mean)         # as it was evaluated
     monkeypatch.setattr(runs.probe, "transfer", None)
     (copied / "encoder.safetensors").unlink()
     assert runs.transfer(load(copied), "digits") == {"linear": 0.25, "fine_tuned": 0.5}
