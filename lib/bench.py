@@ -312,14 +312,14 @@ def tried(archs, rounds):
     rows = []
     for arch in archs:
         config, data = compared(arch)
-        without = {"parameters of views drawn ahead": (augment, "AHEAD", 1), "fused optimiser": (train, "optimizer_of", unfused),
-                   "gradient's norm at every eighth step": (train, "WATCH_EVERY", 1)}
+        without = {"parameters of views drawn ahead": partial(patch.object, augment, "AHEAD", 1),
+                   "fused optimiser": partial(patch.object, train, "optimizer_of", unfused),
+                   "gradient's norm at every eighth step": partial(patch.object, train, "WATCH_EVERY", 1)}
         if device() == "cpu":
-            without |= {"views image by image": (augment, "rendered", augment.batched),
-                        "views on several threads": (kernels, "PER_THREAD", 2 ** 62),
-                        "lean convolutions": (models, "lean", lambda net: net)}
+            without |= {"views image by image": partial(patch.object, augment, "rendered", augment.batched),
+                        "views on several threads": partial(patch.object, kernels, "PER_THREAD", 2 ** 62), "lean convolutions": plain}
         measures = {"everything": whole(config, data), "channels_last": whole(replace(config, channels_last=False), data)}
-        measures |= {what: undone(partial(patch.object, *change), config, data) for what, change in without.items()}
+        measures |= {what: undone(within, config, data) for what, within in without.items()}
         found = in_turns(measures, rounds)
         rows += [{"arch": arch, "what": name, "images_per_second_without": round(value),
                   "gives": round(times(found, "everything", name), 2)} for name, value in median(found).items()]
