@@ -5,6 +5,7 @@ compares the order of the commits). Intervals cover seeds (and images, where sai
 encoders refutes, at an uncorrected 2.5 % each: were every effect exactly at its bar, up to 12 % of such claims would be refuted by
 chance (22 % where two measures decide).
 """
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,6 +38,11 @@ def interval(values, image_variance=0.0):
         return mean, np.nan, np.nan
     half = np.hypot(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n), stats.norm.ppf(0.975) * np.sqrt(image_variance))
     return mean, mean - half, mean + half
+
+
+def clauses(rule):
+    """A rule of decision as a list of sentences: its parts between semicolons, but for those in brackets."""
+    return [f"{part[0].upper()}{part[1:]}." for part in re.split(r"; (?![^()]*\))", rule)]
 
 
 def detectable(half, df):

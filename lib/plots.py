@@ -6,7 +6,6 @@ epoch). An encoder has one colour and one marker everywhere. Every seed is drawn
 that says so. Fractions come in, percent stands on the axes.
 """
 import itertools
-import re
 from dataclasses import fields
 
 import matplotlib.pyplot as plt
@@ -231,8 +230,8 @@ def rules(*names):
     from IPython.display import Markdown
     parts = []
     for name in names:
-        clauses = re.split(r"; (?![^()]*\))", claims.BY_NAME[name].rule)   # not at a semicolon in brackets
-        parts += [f"**{claims.BY_NAME[name].statement}** (`{name}`)\n", *(f"- {clause[0].upper() + clause[1:]}." for clause in clauses), ""]
+        claim = claims.BY_NAME[name]
+        parts += [f"**{claim.statement}** (`{name}`)\n", *(f"- {clause}" for clause in claims.clauses(claim.rule)), ""]
     return Markdown("\n".join(parts))
 
 

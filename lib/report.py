@@ -320,6 +320,10 @@ def stated(claim, pages):
     return f'<a href="{claim.notebook}.html">{text(claim.statement)}</a>' if claim.notebook in pages else text(claim.statement)
 
 
+def rule_html(claim):
+    return f"<ul>{''.join(f'<li>{text(clause)}</li>' for clause in claims.clauses(claim.rule))}</ul>"
+
+
 def ledger_html(rows, profiles, mine, pages, notes=()):
     """The verdicts: one row per claim that some profile tests, one column per profile; below what to bear in mind (notes: sentences) and,
     folded, every encoder's, the rule, and what no profile tests. pages: notebooks shown."""
@@ -344,9 +348,9 @@ def ledger_html(rows, profiles, mine, pages, notes=()):
                  *[verdict_cell(at(n, p)) for p in profiles]] for n in names]
         parts = html_table(["Encoder", *head[1:]], parts, f"{c.statement}: each encoder") if parts else ""
         out.append(f"<details><summary><code>{text(c.name)}</code>: the test{' and each encoder' if parts else ''}</summary>"
-                   f"<p>{text(c.rule)}.</p>{parts}</details>")
+                   f"{rule_html(c)}{parts}</details>")
     if lacking := [c for c in claims.CLAIMS if c.name not in tested]:
-        terms = "".join(f"<dt>{text(c.statement)} <code>{text(c.name)}</code></dt><dd>{text(c.rule)}.</dd>" for c in lacking)
+        terms = "".join(f"<dt>{text(c.statement)} <code>{text(c.name)}</code></dt><dd>{rule_html(c)}</dd>" for c in lacking)
         out.append(f"<details><summary>{MARK[claims.NOT_TESTED]} Not tested, for want of runs: {len(lacking)} further claims</summary>"
                    f"<p>Their rules stand already, before the runs.</p><dl>{terms}</dl></details>")
     return "\n".join(out)

@@ -173,6 +173,7 @@ def test_the_index_shows_each_claim_for_each_profile_and_links_it_to_its_noteboo
     text = (site / "index.html").read_text()
     for claim in claims.CLAIMS:
         assert report.text(claim.statement) in text
+        assert "".join(f"<li>{report.text(clause)}</li>" for clause in claims.clauses(claim.rule)) in text
     assert re.search("Not tested, because no runs are stored: .*cifar10_subset", text)
     assert 'href="01_pretext_fitting.html"' in text
     for heading in ("Verdicts", "Results", "Encoders", "Runs and machines"):
