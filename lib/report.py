@@ -714,7 +714,7 @@ def readme_speed(folder=None):
             f"share of the bare model step's rate (goal {steps.goal.iloc[0]:.0%})": lambda a: f"{steps.ratio[a]:.0%}"}
     if "limits" in found:
         share = found["limits"].share_of_limit
-        rows["bare step, of the rate that one large matrix product or copy sets here"] = lambda a: f"{share[a]:.0%}"
+        rows["bare step, of the rate that one large product or copy sets here"] = lambda a: f"{share[a]:.0%}"
     rivals = found.get("rivals", pd.DataFrame(columns=["pipeline", "goal", "with_the_same_convolutions", "goal_with_the_same"]))
     faster = {name: part.ours_is_times_as_fast for name, part in rivals.groupby("pipeline", sort=False)}
     goals = rivals.groupby("pipeline").goal.first()
