@@ -389,23 +389,25 @@ def machine():
 
 def limits(archs, rounds):
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32         # a GPU's convolutions as its products
-    rows = []
+    counted, steps = {}, {}
     for arch in archs:
         config, data = compared(arch)
         step, batch = stepper(config, data), constant(config, data)
         step(*batch)                                                       # the optimiser's state comes with the first step
         with Count() as count:
             step(*batch)
-        flops, moved = (sum(column) / config.batch_size for column in zip(*count.total))
-        found = in_turns(machine() | {"bare": bare(config, data, 20)}, rounds)
-        found = {name: max(values) for name, values in found.items()}      # a limit is a maximum, and so is what is held against it
-        products = max(found["product"], found["convolution"])
-        shortest = max(flops / products, moved / found["bytes"])     # seconds an image, where products and memory overlap perfectly
+        counted[arch] = [sum(column) / config.batch_size for column in zip(*count.total)]
+        steps[arch] = bare(config, data, 20)
+    # a limit is a maximum, and so is what is held against it
+    found = {name: max(values) for name, values in in_turns(machine() | steps, 2 * rounds).items()}
+    products, copied, rows = max(found["product"], found["convolution"]), found["bytes"], []
+    for arch, (flops, moved) in counted.items():
+        shortest = max(flops / products, moved / copied)                   # seconds an image, where products and memory overlap perfectly
         rows.append({"arch": arch, "mflop_per_image": round(flops / 1e6), "mbyte_per_image": round(moved / 1e6, 1),
-                     "machine_gflop_per_second": round(products / 1e9),
-                     "machine_gbyte_per_second": round(found["bytes"] / 1e9, 1), "by_products_alone": round(products / flops),
-                     "by_memory_alone": round(found["bytes"] / moved), "limit_images_per_second": round(1 / shortest),
-                     "images_per_second": round(found["bare"]), "share_of_limit": round(found["bare"] * shortest, 2)})
+                     "machine_gflop_per_second": round(products / 1e9), "machine_gbyte_per_second": round(copied / 1e9, 1),
+                     "by_products_alone": round(products / flops), "by_memory_alone": round(copied / moved),
+                     "limit_images_per_second": round(1 / shortest), "images_per_second": round(found[arch]),
+                     "share_of_limit": round(found[arch] * shortest, 2)})
     return pd.DataFrame(rows)
 
 
