@@ -22,7 +22,9 @@ CEILING = 0.98      # both sides above: the pretext task cannot tell memory from
 UNITS = {"points": 100, "points per doubling of width": 100, "squared distance": 1, "of uniformity": 1}   # unit of an effect -> its factor
 NOT_LEARNED, NOT_SOLVED = "not learned", "the task is not learned well enough to overfit"
 BOUND = "a bound beyond the difference, from a curve that does not hold the purity"
-COLUMNS = ["claim", "profile", "statement", "source", "test", "effect", "low", "high", "n", "verdict", "runs"]
+COLUMNS = ["claim", "profile", "statement", "source", "test", "effect", "low", "high", "n", "verdict", "runs",
+           "data",     # what it was measured on, which may be a variant of the profile's data set (Remedy.elsewhere)
+           "purer"]    # of a remedy that is to relieve over-clustering: local purity, the arm's minus the other's, a fraction
 SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = "supported", "contradicted", "undecided", "not tested"
 
 
@@ -168,7 +170,7 @@ CLAIMS = [
           "encoder's: supported if both 95 % intervals (Welch) lie above 0, contradicted if either lies below; undecided unless "
           f"encoder and reference have learned {LEARNED}; effect shown: the first of the two that by itself gives their joint "
           f"verdict{EACH}", "squared distance"),
-    Claim("over_clustered_centred", "The same after centring, which removes the confound of non-negative features",
+    Claim("over_clustered_centred", "The same after centring, which takes away what non-negative features share",
           "ours, on observation (ii)",
           "as over_clustered_paper on features minus their mean over train", "squared distance"),
     Claim("over_clustered", "Small models over-cluster: their clusters are pure but split the classes", "paper, observation (ii)",
@@ -244,6 +246,11 @@ def matched_purity(rows):
     return rows[column].mean() if column in rows else np.nan
 
 
+def local_purity(rows):
+    """Local purity: homogeneity at FINEST clusters a class, nan where the images were too few for so many."""
+    return rows.get(f"homogeneity_k{FINEST * int(rows.classes.iloc[0])}", pd.Series(np.nan, rows.index))
+
+
 def welch(a, b):
     """Mean of a minus mean of b with a 95 % interval, unequal variances: (effect, low, high); nan bounds where n < 2."""
     a, b = np.asarray(a, float), np.asarray(b, float)
@@ -268,11 +275,22 @@ def unit_of(row):
 
 
 def reading(row):
-    """A verdict in words, from a row of the ledger: what the clusters of an encoder are (over_clustered), or why nothing follows from
-    the number; "" for other claims, or without runs."""
-    name, shown = row.claim.partition("/")[0], _measure(row)
+    """A verdict in words, from a row of the ledger: what the clusters of an encoder are (over_clustered), why nothing follows from the
+    number, on which variant of the data set a remedy was judged, and whether its clusters mix classes less or more, too, which
+    completeness at equal purity does not tell from gathering; "" where there is nothing to say, or without runs."""
     if row.verdict == NOT_TESTED:
         return ""
+    said = [_clustering(row)]
+    if row.claim.partition("/")[0].endswith("_gathers") and abs(row.purer) > PURITY_MARGIN:
+        less = "less" if row.purer > 0 else "more"
+        said.append(f"classes mixed {less}, too: local purity {100 * row.purer:+.0f} points".replace("-", "−"))
+    if row.data in {variant for r in REMEDIES for variant in r.elsewhere.values()}:
+        said.append(f"on {row.data}")
+    return "; ".join(filter(None, said))
+
+
+def _clustering(row):
+    name, shown = row.claim.partition("/")[0], _measure(row)
     if shown in (NOT_SOLVED, BOUND):
         return shown
     if name != "over_clustered":
@@ -286,10 +304,10 @@ def reading(row):
     return "no purity that the curves of all their runs hold" if np.isnan(row.effect) else "cannot be told apart"
 
 
-def _row(claim, profile, arch, effect, low, high, n, verdict, runs, shown=""):
+def _row(claim, profile, arch, effect, low, high, n, verdict, runs, shown="", data="", purer=np.nan):
     c = BY_NAME[claim]
     return dict(zip(COLUMNS, [f"{claim}/{arch}" if arch else claim, profile, c.statement, c.source, c.rule + _shown(shown), effect, low,
-                              high, n, verdict, " ".join(runs)]))
+                              high, n, verdict, " ".join(runs), data, purer], strict=True))
 
 
 def learned(trained, untrained):
@@ -299,6 +317,14 @@ def learned(trained, untrained):
         return False
     mean, low, _ = interval(gain.knn_val - gain.knn_val_untrained)
     return bool((mean if len(gain) == 1 else low) > 0)
+
+
+def solved(trained, untrained):
+    """Has this encoder learned the pretext task well enough to overfit (the rule no_overfitting)? And over how many seeds is that known."""
+    paired = trained.merge(untrained, on="seed", suffixes=("", "_untrained"))
+    mean, low, _ = interval(paired.instdisc_dsd_top1_test - paired.instdisc_dsd_top1_test_untrained)
+    sure = low if len(paired) > 1 else mean                                # one pair has no interval, hence decides nothing
+    return bool(sure > MARGIN and trained.instdisc_dsd_top1_test.mean() >= 2 * MARGIN), len(paired)
 
 
 def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
@@ -324,14 +350,13 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
             rows += [_row(c, profile, arch, np.nan, np.nan, np.nan, 0, NOT_TESTED, []) for c in OBSERVATIONS]
             continue
         paired = a.merge(u, on="seed", suffixes=("", "_untrained"))
-        runs = [*a.run, *u.run]
+        runs, data = [*a.run, *u.run], a.data.iloc[0]
         gain = interval(paired.instdisc_dsd_top1_test - paired.instdisc_dsd_top1_test_untrained)
-        rows.append(_row("pretext_learned", profile, arch, *gain, len(paired), above(*gain[1:]), runs))
+        rows.append(_row("pretext_learned", profile, arch, *gain, len(paired), above(*gain[1:]), runs, data=data))
         *effect, verdict = equivalence(a.instdisc_dsd_top1_train, a.instdisc_dsd_top1_test, a.instances_test.iloc[0])
-        sure = gain[1] if len(paired) > 1 else gain[0]                     # one pair has no interval, hence decides nothing
-        solved = sure > MARGIN and a.instdisc_dsd_top1_test.mean() >= 2 * MARGIN       # else nothing was learned that could overfit
-        rows.append(_row("no_overfitting", profile, arch, *effect, len(a), verdict if solved and len(paired) > 1 else UNDECIDED, runs,
-                         "" if solved else NOT_SOLVED))
+        able, pairs = solved(a, u)                                         # else nothing was learned that could overfit
+        rows.append(_row("no_overfitting", profile, arch, *effect, len(a), verdict if able and pairs > 1 else UNDECIDED, runs,
+                         "" if able else NOT_SOLVED, data))
         fine, pure = f"homogeneity_k{FINEST * int(a.classes.iloc[0])}", matched_purity(large)
         both = pd.concat([a, large])
         for name, tag in (("over_clustered_paper", ""), ("over_clustered_centred", "_centred"), ("over_clustered", None)):
@@ -349,7 +374,7 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
             shown = next(measure for measure in found if found[measure] == verdict)
             lacking = NOT_LEARNED if not learned(a, u) else f"{NOT_LEARNED} (the reference)" if not grown else ""
             rows.append(_row(name, profile, arch, *measures[shown][:3], min(len(a), len(large)), UNDECIDED if lacking else verdict,
-                             [*runs, *large.run], f"{shown}, {lacking}" if lacking else shown))
+                             [*runs, *large.run], f"{shown}, {lacking}" if lacking else shown, data))
     rows += _remedies(t, profile, arms, before, architectures)
     for name in [c for c in BY_NAME if c != "size_not_architecture"]:
         parts = [r for r in rows if r["claim"].startswith(name + "/")]
@@ -358,11 +383,14 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
         least = min([r for r in tested if r["verdict"] == verdict] or tested, key=lambda r: (np.isnan(r["effect"]), size(r)), default=None)
         row = _row(name, profile, "", *([least[c] for c in ("effect", "low", "high")] if least else [np.nan] * 3),
                    least["n"] if least else 0, verdict, dict.fromkeys(run for r in tested for run in r["runs"].split()))
-        rows.append(row | ({"test": least["test"]} if least else {}))
+        rows.append(row | ({c: least[c] for c in ("test", "data", "purer")} if least else {}))
     rows.append(_size(t, profile, arms, large, every, grown))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+HEADROOM = 0.02     # below the same encoder trained with labels: less room than that, and accuracy cannot tell what a remedy does
+FINAL = ", whatever is trained further; a difference in local purity could still contradict."
+ACCURACIES = {"knn_test": "kNN", "linear_test": "linear probe", "instdisc_dsd_top1_test": "pretext task"}
 PRETEXT = {"instdisc_dsd_top1_test": "top-1 of an original against its view", "instdisc_dsd_top5_test": "top-5",
            "instdisc_sdsd_top1_test": "top-1 of view against view", "instdisc_sdsd_top5_test": "top-5"}
 
@@ -378,48 +406,109 @@ def _torn(arms, before, architectures):
     return found
 
 
-def caveats(table, profile, architectures=models.SMALL, reference=models.LARGE):
-    """What a reader of the verdicts on one profile's observations must know, as sentences told from the numbers of its runs."""
+def caveats(table, profile, names=None, architectures=models.SMALL, reference=models.LARGE):
+    """What a reader of the verdicts on one profile must know, as sentences told from the numbers of its runs. names: of the claims that
+    are shown, all of them if None."""
     t = table[table.profile == profile] if len(table) else table
     if not len(t) or baseline(t).empty or "knn_test" not in t:             # evaluated on val alone
         return []
-    arms, raw = baseline(t), t[t.arch == "pixels"].instdisc_dsd_top1_test.mean()
-    best, knn = (arms.groupby("arch")[c].mean() for c in ("instdisc_dsd_top1_test", "knn_test"))
-    names, found = {arch: models.ENCODERS[arch].label for arch in knn.index}, []
+    names = set(BY_NAME if names is None else names)
+    told = _of_observations(t, profile, architectures, reference) if names & set(OBSERVATIONS) else []
+    return told + _of_remedies(t, profile, [r for r in REMEDIES if names & {f"{r.name}_helps", f"{r.name}_gathers"}], reference)
+
+
+def _listed(means, archs):
+    """Encoders with their accuracies, in words."""
+    return ", ".join(f"{models.ENCODERS[arch].label} {means[arch]:.1%}" for arch in archs)
+
+
+def _of_observations(t, profile, architectures, reference):
+    arms, raw = baseline(t), t[t.arch == "pixels"]
+    means = arms.groupby("arch")[[*ACCURACIES]].mean()
+    best, knn = means.instdisc_dsd_top1_test, means.knn_test
+    labels, found = {arch: models.ENCODERS[arch].label for arch in knn.index}, []
     lacking = [models.ENCODERS[arch].label for arch in (*architectures, reference) if arch not in knn]
     if lacking:
-        one = [names[arch] for arch, count in arms.arch.value_counts(sort=False).items() if count == 1]
+        one = [labels[arch] for arch, count in arms.arch.value_counts(sort=False).items() if count == 1]
         found.append(f"On {profile}, no runs of {', '.join(lacking)}: it says nothing of all five encoders"
                      + (" nor of small against large" if reference not in knn else "")
                      + (f"; {', '.join(one)}: one seed, so no interval" if one else "")
                      + f". {arms.images_train.iloc[0]:,.0f} images, {arms.epochs.iloc[0]} epochs: what needs more of either cannot show.")
-    if raw > best.max():
+    every = raw.instdisc_dsd_top1_test.mean() > best.max()
+    if every:
         views = "instdisc_sdsd_top1_test"                                  # of two views, as the loss compares
         found.append(f"On {profile}, raw pixels find the view of an original image among {int(arms.instances_test.iloc[0]):,} more often "
-                     f"({raw:.1%}) than any trained encoder (at most {best.max():.1%}; between two views: "
-                     f"{t[t.arch == 'pixels'][views].mean():.1%} against at most {arms.groupby('arch')[views].mean().max():.1%}): at its "
-                     "floor, the pretext task says little about observation (i).")
+                     f"({raw.instdisc_dsd_top1_test.mean():.1%}) than any trained encoder (at most {best.max():.1%}; between two views: "
+                     f"{raw[views].mean():.1%} against at most {arms.groupby('arch')[views].mean().max():.1%}), so the pretext task says "
+                     "little about observation (i).")
+    below = [f"{words} {raw[c].mean():.1%} against {_listed(means[c], worse)}" for c, words in ACCURACIES.items()
+             if (worse := [arch for arch in knn.index if means[c][arch] < raw[c].mean()]) and not (every and c == best.name)]
+    if below:
+        found.append(f"On {profile}, raw pixels do better than trained encoders: {'; '.join(below)}. What is said of these encoders, and "
+                     "of remedies on them, is said below that floor.")
     before = _same(t[(t.epochs == 0) & (t.width == 1)], arms, SETTING)
     if torn := _torn(arms, before, [arch for arch in architectures if arch in knn]):
-        points = {names[arch]: ", ".join(f"{round(100 * gain, 1) + 0.0:+.1f}" for gain in gains) for arch, gains in torn.items()}
+        points = {labels[arch]: ", ".join(f"{round(100 * gain, 1) + 0.0:+.1f}" for gain in gains) for arch, gains in torn.items()}
         found.append(f"On {profile}, whether training helps with the pretext task depends on the measure. Trained minus untrained in "
                      f"points, for {', '.join(PRETEXT.values())}: "
                      + "; ".join(f"{name} {gains}" for name, gains in points.items()).replace(" -", " −")
                      + ". The first is the one that the verdict is on.")
     better = [arch for arch in architectures if arch in knn and reference in knn and knn[arch] > knn[reference]]
     if better:
-        found.append(f"On {profile}, the large reference is not the best: {names[reference]} has a kNN accuracy of {knn[reference]:.1%}, "
-                     f"{', '.join(f'{names[arch]} {knn[arch]:.1%}' for arch in better)}. \"Small against large\" compares with a large "
-                     "encoder that learned less in these epochs.")
+        found.append(f"On {profile}, the large reference is not the best: {labels[reference]} has a kNN accuracy of {knn[reference]:.1%}, "
+                     f"{_listed(knn, better)}. \"Small against large\" compares with a large encoder that learned less in these epochs.")
+    return found + _of_the_pair(arms, profile) + _of_purity(arms, profile, knn.index, reference)
+
+
+def _of_the_pair(arms, profile):
+    """Where the paper's pair of measures says "over-clustered" of the better encoders."""
+    pair = [("", "raw"), ("_centred", "centred")]
+    follows = {words: [arms[f"{c}{tag}"].corr(arms.linear_test) for c in ("intra_class_d_test", "uniformity_d_test")]
+               for tag, words in pair if len(arms) > 2 and f"uniformity_d_test{tag}" in arms}
+    wrong = {words: r for words, r in follows.items() if r[0] > 0 > r[1]}
+    if not wrong or arms.arch.nunique() < 3:
+        return []
+    each = "; ".join(f"{words} {apart:+.2f} and {even:+.2f}" for words, (apart, even) in wrong.items()).replace("-", "−")
+    return [f"On {profile}, the paper's pair of measures calls the better encoders over-clustered: over its {len(arms)} trained runs, "
+            f"linear accuracy goes with the distance within classes and against uniformity (correlations, {each})."]
+
+
+def _of_purity(arms, profile, archs, reference):
+    """Which runs' k-means curves do not hold the purity at which completeness is compared."""
     pure = matched_purity(arms[arms.arch == reference])
-    if not np.isnan(pure):
-        sides = {arch: outside(arms[arms.arch == arch], pure) for arch in knn.index}
-        ends = ((1, "never so pure"), (-1, "purer from the start"))
-        lacking = [f"{names[arch]}, of {len(side)} runs, " + " and ".join(
-            f"{(side == end).sum()} {words}" for end, words in ends if end in side) for arch, side in sides.items() if side.any()]
-        if lacking:
-            found.append(f"On {profile}, completeness is compared at a homogeneity of {pure:.2f}, which not every run's curve holds: "
-                         + "; ".join(lacking) + ".")
+    if np.isnan(pure):
+        return []
+    sides = {arch: outside(arms[arms.arch == arch], pure) for arch in archs}
+    ends = ((1, "never so pure"), (-1, "purer from the start"))
+    lacking = [f"{models.ENCODERS[arch].label}, of {len(side)} runs, " + " and ".join(
+        f"{(side == end).sum()} {words}" for end, words in ends if end in side) for arch, side in sides.items() if side.any()]
+    if not lacking:
+        return []
+    final = f" As these include runs of the reference itself, nothing can be supported by it{FINAL}" if sides[reference].any() else ""
+    return [f"On {profile}, completeness is compared at a homogeneity of {pure:.2f}, which not every run's curve holds: "
+            + "; ".join(lacking) + "." + final]
+
+
+def _of_remedies(t, profile, remedies, reference):
+    arms, found = baseline(t), []
+    linear = arms.groupby("arch").linear_test.mean()
+    labels = t[(t.method == "supervised") & (t.epochs > 0) & (t.width == 1) & (t.data == arms.data.iloc[0])]
+    labels = labels.groupby("arch").linear_test.mean()
+    near = [arch for arch in linear.index if arch in labels and linear[arch] > labels[arch] - HEADROOM]
+    if near and any(set(near) & set(r.encoders) for r in remedies):
+        found.append(f"On {profile}, the baseline is within {100 * HEADROOM:g} points of the same encoder trained with labels for "
+                     f"{_listed(linear, near)} (linear probe): whatever a remedy does, accuracy can hardly show it there.")
+    for r in remedies:
+        other = r.elsewhere.get(arms.data.iloc[0])
+        if other and (t.data == other).any():
+            found.append(f"On {profile}, the claim \"{r.statement}\" is judged on {other}, where each image has a hue that says nothing of "
+                         "its class: a shortcut, built in, that the remedy takes away. Learning rates were chosen without it.")
+    taught = [arch for arch in linear.index if arch != reference and reference in linear]
+    teacher = arms[(arms.arch == reference) & (arms.seed == 0)].linear_test.mean()
+    above_it = [arch for arch in taught if linear[arch] > teacher]
+    if above_it and any((r.changes or {}).get("start") == "seed" for r in remedies):
+        found.append(f"On {profile}, SEED's teacher ({models.ENCODERS[reference].label}, seed 0: linear probe {teacher:.1%}) is worse than "
+                     f"the baselines of {_listed(linear, above_it)}. In the paper it is better than every student.")
     return found
 
 
@@ -504,7 +593,8 @@ def _remedies(t, profile, arms, before, architectures):
                 beyond = measure == "gathers" and _overstated(a, b, effect)
                 verdict = above(low, high) if able and not beyond else UNDECIDED
                 rows.append(_row(claim, profile, arch, effect, low, high, len(seeds), verdict,
-                                 [*a.run, *b.run, *(u.run if measure == "gathers" else [])], BOUND if able and beyond else ""))
+                                 [*a.run, *b.run, *(u.run if measure == "gathers" else [])], BOUND if able and beyond else "",
+                                 b.data.iloc[0], local_purity(a).mean() - local_purity(b).mean() if measure == "gathers" else np.nan))
     return rows
 
 
@@ -541,4 +631,4 @@ def _size(t, profile, arms, large, untrained, grown):
         slope, half = fit.slope, stats.t.ppf(0.975, len(wide) - 2) * fit.stderr
     low, high = slope - half, slope + half
     return _row("size_not_architecture", profile, "", slope, low, high, len(wide), above(low, high) if solved else UNDECIDED,
-                [*wide.run, *before.run, *large.run])
+                [*wide.run, *before.run, *large.run], data=own.data.iloc[0])

@@ -94,9 +94,11 @@ def matched(table, reference=models.LARGE):
     parts = []
     for _, part in table.groupby(["profile", *([] if reference else ["data", "arch"])], sort=False):
         pure = claims.matched_purity(part[(part.arm == "trained") & (part.arch == (reference or part.arch))])
-        fine = f"homogeneity_k{claims.FINEST * int(part.classes.iloc[0])}"
-        parts.append(part.assign(completeness_matched=np.nan if np.isnan(pure) else claims.completeness_at(part, pure),
-                                 homogeneity_fine=part[fine] if fine in part else np.nan))
+        known = not np.isnan(pure)
+        side = claims.outside(part, pure) if known else np.zeros(len(part))
+        parts.append(part.assign(completeness_matched=claims.completeness_at(part, pure) if known else np.nan, completeness_side=side,
+                                 completeness_bound=np.where(side, claims.completeness_at(part, pure, nearest=True), np.nan)
+                                 if known else np.nan, homogeneity_fine=claims.local_purity(part)))
     return pd.concat(parts)
 
 
@@ -220,8 +222,7 @@ def judged(tables, *names):
     sentences = [f"{p}, {claim}: not tested, for want of runs or images that its rule asks for: "
                  + ', '.join(part.index.unique('encoder'))
                  for (p, claim), part in lacking]
-    if set(names) & set(claims.OBSERVATIONS):
-        sentences += [sentence for p, t in tables.items() for sentence in claims.caveats(t, p)]
+    sentences += [sentence for p, t in tables.items() for sentence in claims.caveats(t, p, names)]
     return rows[rows.verdict != claims.NOT_TESTED], sentences
 
 
@@ -320,24 +321,34 @@ def _rows(ax, archs):
     ax.grid(axis="y", visible=False)
 
 
-def dots(table, column, xlabel, ax=None, title="", chance=None, percent=True):
+def dots(table, column, xlabel, ax=None, title="", chance=None, percent=True, bounds=None):
     """One number per run, a row per encoder: filled dots are trained runs, hollow ones untrained; raw pixels, where the table has them,
-    are a line."""
+    are a line. bounds: two columns, a bound for runs that lack the number, and 1 where it is an upper, -1 where it is a lower one; these
+    are triangles that point to where the number lies, and their encoder gets no mean, which would be that of a selection."""
     trained, before, raw = (_runs(table, arm, column) for arm in ("trained", "untrained", "pixels"))
-    archs = present(trained)
+    value, side = bounds or (column, column)
+    bounded = _runs(table, "trained", value).iloc[:None if bounds else 0]
+    archs = present(pd.concat([trained, bounded]))
     if not archs:
         return _missing(ax, f"{title}: no trained runs with {column}.")
     ax = _axes(ax, height=0.9 + 0.36 * len(archs))
+    ends = {1: ("<", "at most"), -1: (">", "at least")}
     for y, arch in enumerate(archs):
         if arch in set(before.arch):
             _row(ax, before[before.arch == arch][column], y, arch, filled=False)
-        _row(ax, trained[trained.arch == arch][column], y, arch)
+        some = bounded[bounded.arch == arch]
+        _row(ax, trained[trained.arch == arch][column], y, arch, interval=(np.nan,) * 3 if len(some) else None)
+        for end, (shape, _) in ends.items():
+            if len(at := some[some[side] == end][value]):
+                ax.plot(at, np.full(len(at), y), linestyle="", marker=shape, markersize=6, color=colour(arch))
     _rows(ax, archs)
     every = table[table.arm == "trained"].groupby("arch").size()
     ax.set_yticks(range(len(archs)), [label(arch) + (f"\n{n} of {every[arch]} runs" if n < every[arch] else "")
-                                      for arch in archs for n in [(trained.arch == arch).sum()]])
+                                      for arch in archs for n in [((trained.arch == arch).sum() + (bounded.arch == arch).sum())]])
     handles = [Line2D([], [], linestyle="", marker="o", color="0.3", label="trained"),
                Line2D([], [], linestyle="", marker="o", color="0.3", markerfacecolor="white", label="untrained")][:1 + bool(len(before))]
+    handles += [Line2D([], [], linestyle="", marker=shape, color="0.3", label=words) for end, (shape, words) in ends.items()
+                if (bounded[side] == end).any()]
     if chance is not None:
         ax.axvline(chance, **CHANCE)
         handles.append(Line2D([], [], **CHANCE, label="chance"))
@@ -429,7 +440,8 @@ def instance_discrimination(history, images, title=""):
 
 
 def generalisation_gap(table, ax=None, title=""):
-    """Top-1 on train minus held-out in points, a row per encoder, with claims.equivalence's interval and its margin shaded."""
+    """Top-1 on train minus held-out in points, a row per encoder with its held-out top-1, with claims.equivalence's interval and its margin
+    shaded. Hollow: the task is not learned well enough to overfit (claims.solved), so that the two are close whatever holds."""
     columns = "instdisc_dsd_top1_train", "instdisc_dsd_top1_test"
     trained = _runs(table, "trained", *columns)
     archs = present(trained)
@@ -437,16 +449,22 @@ def generalisation_gap(table, ax=None, title=""):
         return _missing(ax, f"{title}: no trained runs.")
     ax = _axes(ax, height=1.0 + 0.36 * len(archs))
     margin = 100 * claims.MARGIN
-    ax.axvspan(-margin, margin, color="0.93", zorder=0, label=f"as good as equal: ±{margin:g} points")
+    ax.axvspan(-margin, margin, color="0.93", zorder=0, label=f"as good as\nequal: ±{margin:g} points")
     ax.axvline(0, color="0.6", linewidth=0.8)
+    before = _runs(table, "untrained", columns[1])
     for y, arch in enumerate(archs):
-        train, test = (trained[trained.arch == arch][c].to_numpy() for c in columns)
-        effect, low, high, _ = claims.equivalence(train, test, trained[trained.arch == arch].instances_test.iloc[0])
-        _row(ax, 100 * (train - test), y, arch, interval=(100 * effect, 100 * low, 100 * high))
+        mine = trained[trained.arch == arch]
+        train, test = (mine[c].to_numpy() for c in columns)
+        effect, low, high, _ = claims.equivalence(train, test, mine.instances_test.iloc[0])
+        solved = claims.solved(mine, before[before.arch == arch])[0] if arch in set(before.arch) else False
+        _row(ax, 100 * (train - test), y, arch, solved, interval=(100 * effect, 100 * low, 100 * high))
     _rows(ax, archs)
+    ax.set_yticks(range(len(archs)), [f"{label(arch)}, {trained[trained.arch == arch][columns[1]].mean():.1%}" for arch in archs])
+    ax.plot([], [], linestyle="", marker="o", markersize=4, color="0.3", markerfacecolor="white",
+            label="task not learned\nwell enough to overfit")
     wide = max(2 * margin, *(abs(x) * 1.05 for x in ax.get_xlim()))
-    ax.set(xlabel="top-1, train minus held-out (points)", title=title, xlim=(-wide, wide))
-    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2)
+    ax.set(xlabel="top-1, train minus held-out (points); the latter stands beside the name", title=title, xlim=(-wide, wide))
+    _beside(ax)
     return ax
 
 
@@ -465,20 +483,21 @@ def _cloud(points, ax, norm):
 
 
 def over_clustering(table, paper, parameters, title=""):
-    """Intra-class alignment against uniformity: the paper's encoders, ours raw, ours untrained, ours centred; (2, 2) Axes.
+    """Intra-class alignment against uniformity: the paper's encoders, ours raw and centred, untrained and trained; (3, 2) Axes, the
+    second of which holds the legend.
 
     The further up and left, the more over-clustered in the paper's sense. paper: results/reference/paper_figure1.csv.
     parameters: {encoder: number}. Colour is linear accuracy in the paper and kNN accuracy in ours.
     """
     ours = table.assign(parameters=table.arch.map(parameters), accuracy=table.get("knn_test"))
     panels = {}
-    for name, arm, tag in (("ours, raw", "trained", ""), ("ours, untrained, raw", "untrained", ""),
-                           ("ours, centred", "trained", "_centred")):
+    for tag, arm in itertools.product(("", "_centred"), ("untrained", "trained")):
         columns = {f"uniformity_d_test{tag}": "uniformity", f"intra_class_d_test{tag}": "intra_class"}
+        name = f"ours, {arm}, {'centred' if tag else 'raw'}"
         panels[name] = _runs(ours, arm, *columns).rename(columns=columns).dropna(subset=["parameters"])
     theirs = paper.rename(columns={"model": "arch"}).dropna(subset=["intra_class"])
     theirs = theirs.assign(accuracy=theirs.linear_percent / 100, parameters=theirs.arch.map(parameters))
-    figure, axes = _grid(4, 2, 2.6)
+    figure, axes = _grid(6, 2, 2.5)
     norm = plt.Normalize(theirs.accuracy.min(), theirs.accuracy.max())
     for arch in present(theirs):
         both = theirs[theirs.arch == arch]
@@ -487,24 +506,25 @@ def over_clustering(table, paper, parameters, title=""):
         axes[0, 0].plot(improved.uniformity, improved.intra_class, linestyle="", marker="x", color=colour(arch), markersize=5)
     _cloud(theirs[theirs.recipe == "baseline"], axes[0, 0], norm)
     axes[0, 0].set_title("paper, ImageNet (cross: improved recipe)")
-    figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=axes[:, 0], format=PercentFormatter(1, 0), location="bottom",
-                    label="paper: linear top-1", shrink=0.8, aspect=30)
+    figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=axes[0, 0], format=PercentFormatter(1, 0), label="paper: linear top-1",
+                    aspect=25)
     seen = pd.concat(list(panels.values()))
     norm = plt.Normalize(seen.accuracy.min(), seen.accuracy.max()) if len(seen) else norm
-    for ax, (name, points) in zip((axes[0, 1], axes[1, 0], axes[1, 1]), panels.items()):
+    for ax, (name, points) in zip(axes[1:].flat, panels.items()):
         _cloud(points, ax, norm)
         ax.set_title(name)
         if points.empty:
             ax.text(0.5, 0.5, "no runs", transform=ax.transAxes, ha="center", style="italic")
-    figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=axes[:, 1], format=PercentFormatter(1, 0), location="bottom",
-                    label="ours: kNN, k = 20, held out", shrink=0.8, aspect=30)
-    for ax in axes.flat:
+    figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=axes[1:], format=PercentFormatter(1, 0), location="bottom",
+                    label="ours: kNN, k = 20, held out", shrink=0.5, aspect=30)
+    for ax in (axes[0, 0], *axes[1:].flat):
         ax.set(xlabel="uniformity (lower: more even)", ylabel="intra-class distance²")
         ax.margins(0.15)
         ax.xaxis.set_major_locator(MaxNLocator(5))
     handles = [Line2D([], [], linestyle="", marker=marker(arch), markerfacecolor="white", markeredgecolor=colour(arch),
                       markeredgewidth=1.6, label=label(arch)) for arch in present(pd.concat([theirs, seen]))]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    axes[0, 1].set_axis_off()
+    axes[0, 1].legend(handles=handles, loc="center left", title="area: parameters; face: accuracy")
     figure.suptitle(title, fontsize=9.5, x=0.01, ha="left")
     return axes
 

@@ -239,13 +239,17 @@ def of_encoders(rows, claim, profile):
 
 
 def agreement(rows, row):
-    """Of the encoders behind the verdict `row` on a claim as a whole: how many have which, and which one is shown; "" without them."""
+    """Of the encoders behind the verdict `row` on a claim as a whole: how many have which, and which one is shown, or each one's effect
+    where they are two, or the only one's name; "" without them."""
     parts = of_encoders(rows, row.claim, row.profile) if row.verdict != claims.NOT_TESTED else []
     if len(parts) < 2:
-        return ""
-    shown = [label for label, r in parts if r.effect == row.effect or np.isnan(r.effect) and np.isnan(row.effect)]
+        return f" ({parts[0][0]} alone)" if parts else ""
     counts = " ".join(f"{n} {MARK[v]}" for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED)
                       if (n := sum(r.verdict == v for _, r in parts)))
+    if len(parts) == 2:
+        each = [f"{label} {effect(r)[0] or 'no number'}" for label, r in parts]
+        return f" ({counts}: {', '.join(each)})"
+    shown = [label for label, r in parts if r.effect == row.effect or np.isnan(r.effect) and np.isnan(row.effect)]
     return f" ({counts}; shown: {shown[0]})" if len(shown) == 1 else f" ({counts})"
 
 
@@ -260,7 +264,8 @@ def said(row):
     """A verdict's number and interval, and what it reads as."""
     if row.verdict == claims.NOT_TESTED:
         return ""
-    return "; ".join(filter(None, (" ".join(effect(row)).strip(), claims.reading(row)))) if not np.isnan(row.effect) else UNREACHED
+    alone = "one seed" if row.n == 1 else ""
+    return "; ".join(filter(None, (" ".join(effect(row)).strip(), alone, claims.reading(row)))) if not np.isnan(row.effect) else UNREACHED
 
 
 def overall(rows):
@@ -776,9 +781,7 @@ def figure(t, profile, path):
     plots.generalisation_gap(t, panels[1], "Does it overfit the pretext task?")
     t = plots.matched(t)
     plots.dots(t[t.arm == "trained"], "completeness_matched", "completeness at ResNet-50's purity with two clusters a class", panels[2],
-               "Does it split the classes?", percent=False)
-    if panels[2].get_legend():
-        panels[2].get_legend().remove()                                    # the first panel's serves
+               "Does it split the classes?", percent=False, bounds=("completeness_bound", "completeness_side"))
     panels[0].figure.savefig(path, metadata={"Date": None})
 
 

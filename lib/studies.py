@@ -595,9 +595,13 @@ def pending(names, profile_name, data=None, archs=None, study=plan):
                for given in ([data] if data else [None, *profile(profile_name).copies])]
     planned = min(planned, key=lambda wanted: len(wanted - set(names)))    # on the data set, or on its copy
     lacking = len(planned - set(names))
+    if not lacking:
+        return []
     where = "" if study is plan else " in this notebook"
-    return [f"Of {len(planned)} runs planned for {profile_name}{where}, {lacking} are not trained yet: verdicts rest on the others, some "
-            "on fewer seeds than were fixed for them, and may change."] if lacking else []
+    rest = study is plan and not pending(names, profile_name, data, archs, observations)
+    return [f"Of {len(planned)} runs planned for {profile_name}{where}, {lacking} are not trained yet"
+            + (", all of remedies: verdicts on these" if rest else ": verdicts")
+            + " rest on the others, some on fewer seeds than were fixed for them, and may change."]
 
 
 def gather(name, configs, train=True, study=observations):

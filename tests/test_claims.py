@@ -453,8 +453,9 @@ def test_caveats_are_told_from_the_numbers():
     assert "raw pixels find the view" in found[0] and "(at most 69.7%; between two views: 20.0% against at most 42.0%)" in found[0]
     assert "depends on the measure" in found[1] and "MobileNetV3-Small +39.7, −5.0, +2.0, +0.0. The first" in found[1]
     tinted = torn[torn.epochs == 0].assign(data="textures:tint=0.5", instdisc_dsd_top5_test=0.0, instdisc_dsd_top1_test=0.9)
-    assert claims.caveats(pd.concat([torn, raw, tinted]), "made") == found
-    assert claims.caveats(pd.concat([table, tinted]), "made") == []
+    *same, hue = claims.caveats(pd.concat([torn, raw, tinted]), "made")
+    assert same == found and claims.caveats(pd.concat([table, tinted]), "made") == [hue]
+    assert "\"Stronger augmentation helps small models\" is judged on textures:tint=0.5" in hue
     small = table.assign(images_train=4992)[table.arch.isin([A, "resnet18"]) & ((table.arch == A) | (table.seed == 0))]
     assert claims.caveats(small, "made") == [
         "On made, no runs of DeiT-Ti, EfficientNet-B0, MobileNetV3-Large, ResNet-50: it says nothing of all five encoders nor of small "
@@ -465,6 +466,51 @@ def test_caveats_are_told_from_the_numbers():
     assert claims.caveats(table, "made") == [
         "On made, completeness is compared at a homogeneity of 0.68, which not every run's curve holds: DeiT-Ti, of 3 runs, 1 purer "
         "from the start; MobileNetV3-Small, of 3 runs, 1 never so pure and 1 purer from the start."]
+    table.loc[table.run == "resnet50-w1.0-10ep-seed0", curves] = 0.01
+    assert "runs of the reference itself, nothing can be supported by it, whatever is trained further" in claims.caveats(table, "made")[0]
+
+
+def test_a_caveat_names_who_is_below_raw_pixels_and_whom_the_measures_mistake():
+    table = world().assign(arm="trained", knn_test=0.5)
+    raw = table[table.epochs == 0].head(1).assign(arch="pixels", knn_test=0.4, linear_test=0.2, instdisc_dsd_top1_test=0.1)
+    assert claims.caveats(pd.concat([table, raw]), "made") == []
+    trained = (table.arch == A) & (table.epochs > 0)
+    worse = table.assign(knn_test=table.knn_test.where(~trained, 0.3), linear_test=table.linear_test.where(~trained, 0.1))
+    assert claims.caveats(pd.concat([worse, raw]), "made", ["pretext_learned"]) == [
+        "On made, raw pixels do better than trained encoders: kNN 40.0% against MobileNetV3-Small 30.0%; linear probe 20.0% against "
+        "MobileNetV3-Small 10.0%. What is said of these encoders, and of remedies on them, is said below that floor."]
+    better = (table.arch == "deit_tiny") & (table.epochs > 0)
+    apart = table.assign(linear_test=table.linear_test.mask(better, 0.99), uniformity_d_test=table.uniformity_d_test.mask(better, -3.9),
+                         intra_class_d_test=table.intra_class_d_test.mask(better, 1.9))
+    found = claims.caveats(apart, "made", ["over_clustered_paper"])
+    assert len(found) == 1 and "calls the better encoders over-clustered: over its 18 trained runs" in found[0] and "raw +" in found[0]
+    apart.loc[better, "intra_class_d_test"] = 0.1
+    assert claims.caveats(apart, "made", ["over_clustered_paper"]) == []
+
+
+def test_a_caveat_tells_where_a_remedy_has_no_room_and_whom_the_teacher_cannot_teach():
+    table = world().assign(arm="trained", knn_test=0.5)
+    ceiling = table[(table.epochs > 0) & (table.seed == 0) & (table.arch == A)].assign(method="supervised", arm="supervised",
+                                                                                       linear_test=TRAINED["small"]["linear_test"] + 0.01)
+    both = pd.concat([table, ceiling])
+    shown = f"{models.ENCODERS[A].label} {table[(table.arch == A) & (table.epochs > 0)].linear_test.mean():.1%} (linear probe)"
+    assert f"within 2 points of the same encoder trained with labels for {shown}" in claims.caveats(both, "made", ["projector_helps"])[0]
+    assert claims.caveats(both.assign(linear_test=both.linear_test.where(both.method != "supervised", 0.99)), "made") == []
+    assert claims.caveats(both, "made", claims.OBSERVATIONS) == []         # a notebook hears of what it shows
+    weak = table.assign(linear_test=table.linear_test.mask((table.arch == "resnet50") & (table.epochs > 0) & (table.seed == 0), 0.5))
+    assert "SEED's teacher (ResNet-50, seed 0: linear probe 50.0%) is worse" in claims.caveats(weak, "made", ["initialization_helps"])[0]
+    assert claims.caveats(weak, "made", ["initialization_no_teacher_helps"]) == []
+
+
+def test_a_remedy_judged_on_a_variant_says_so_and_whether_its_clusters_mix_classes_less():
+    made = with_remedies()
+    fine = f"homogeneity_k{12 * claims.FINEST}"
+    rows = {row.claim: row for row in claims.ledger(made, "made").itertuples()}
+    assert rows[f"augmentation_helps/{A}"].data == "textures:tint=0.5" and rows[f"projector_helps/{A}"].data == "textures"
+    assert claims.reading(rows[f"augmentation_helps/{A}"]) == "on textures:tint=0.5" != claims.reading(rows[f"projector_helps/{A}"]) == ""
+    made.loc[made.run.str.endswith("-projector") & (made.arch == A), fine] += 0.2
+    row = next(claims.ledger(made, "made").query(f"claim == 'projector_gathers/{A}'").itertuples())
+    assert row.purer == pytest.approx(0.2, abs=0.02) and claims.reading(row) == "classes mixed less, too: local purity +20 points"
 
 
 @pytest.mark.parametrize("name", ["over_clustered_paper", "over_clustered_centred", "over_clustered"])
@@ -583,12 +629,13 @@ def test_an_end_that_makes_the_difference_larger_than_it_is_decides_nothing(mine
     made.loc[purer, homogeneity] += 0.3
     made.loc[purer, completeness] -= 0.12 if mine else 0.05
     row = next(claims.ledger(made, "made").query(f"claim == 'temperature_gathers/{A}'").itertuples())
-    assert row.verdict == expected and claims.reading(row) == (claims.BOUND if expected == UNDECIDED else "")
+    mixed = f"classes mixed {'more' if mine else 'less'}, too: local purity {'−' if mine else '+'}10 points"
+    assert row.verdict == expected and claims.reading(row) == (f"{claims.BOUND}; {mixed}" if expected == UNDECIDED else mixed)
     assert np.isnan(claims.freedom(row)) == (expected == UNDECIDED)         # more seeds would not help
     one = claims.ledger(made[made.arch.ne("resnet18") | ~made.run.str.endswith("-temperature")], "made").set_index("claim", drop=False)
     whole = one.loc["temperature_gathers"]                                  # an encoder that contradicts refutes, whatever the others
     assert whole.verdict == (CONTRADICTED if expected == CONTRADICTED else NOT_TESTED)
-    assert whole.test == row.test and claims.reading(whole) == ""
+    assert whole.test == row.test and claims.reading(whole) == (mixed if expected == CONTRADICTED else "")
     assert row.low > 0 if gain == 0.0 else row.high < 0                     # so it is the bound that leaves it undecided
 
 
@@ -683,7 +730,7 @@ def test_too_few_images_for_the_finest_clusters_are_not_tested_rather_than_an_er
 def test_the_ledger_has_its_columns_and_names_its_runs():
     table = world()
     ledger = claims.ledger(table, "made")
-    assert ledger.columns.tolist() == "claim profile statement source test effect low high n verdict runs".split()
+    assert ledger.columns.tolist() == "claim profile statement source test effect low high n verdict runs data purer".split()
     assert ledger.claim.is_unique and set(ledger.verdict) <= {SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED}
     assert {SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED} == {"supported", "contradicted", "undecided", "not tested"}
     by = ledger.set_index("claim")

@@ -111,9 +111,13 @@ def test_the_gap_is_drawn_in_points_with_the_interval_that_the_verdict_uses(tabl
     t = table[(table.arm == "trained") & (table.arch == "resnet18")]
     _, low, high, _ = claims.equivalence(t.instdisc_dsd_top1_train, t.instdisc_dsd_top1_test, 4992)
     assert any(np.allclose(line.get_xdata(), [100 * low, 100 * high]) for line in lines_of(ax, "resnet18") if len(line.get_xdata()) == 2)
-    assert [label.get_text() for label in ax.get_yticklabels()] == [models.ENCODERS[a].label for a in ARCHS]
-    assert "points" in ax.get_xlabel() and "3 points" in legend_of(ax)[0]
+    accuracy = table[table.arm == "trained"].groupby("arch").instdisc_dsd_top1_test.mean()
+    assert [label.get_text() for label in ax.get_yticklabels()] == [f"{models.ENCODERS[a].label}, {accuracy[a]:.1%}" for a in ARCHS]
+    assert "points" in ax.get_xlabel() and "3 points" in legend_of(ax)[0] and "not learned" in legend_of(ax)[1]
     assert ax.get_xlim()[0] <= -3 and ax.get_xlim()[1] >= 3
+    hollow = {to_hex(line.get_markeredgecolor()) for line in ax.lines
+              if to_hex(line.get_markerfacecolor()) == "#ffffff" and len(line.get_xdata())}
+    assert hollow == {to_hex(plots.colour("deit_tiny"))}                   # which has not learned the task
 
 
 def test_dots_show_every_seed_untrained_hollow_chance_and_raw_pixels(table):
@@ -139,9 +143,11 @@ def test_over_clustering_sets_the_papers_points_beside_ours(table):
     from lib.runs import ROOT
     paper = pd.read_csv(ROOT / "results" / "reference" / "paper_figure1.csv")
     axes = plots.over_clustering(table, paper, dict.fromkeys(ARCHS, 5e6))
-    assert [len(ax.collections) for ax in axes.flat] == [6, 6, 6, 6]
+    assert [len(ax.collections) for ax in axes.flat] == [6, 0, 6, 6, 6, 6]
     assert axes[0, 0].collections[-1].get_offsets()[0].tolist() == [-2.846, 0.9]             # ResNet-50, drawn last
-    assert all("uniformity" in ax.get_xlabel() for ax in axes.flat)
+    assert [ax.get_title("left") for ax in axes[1:].flat] == [f"ours, {arm}, {kind}" for kind in ("raw", "centred")
+                                                              for arm in ("untrained", "trained")]
+    assert all("uniformity" in ax.get_xlabel() for ax in (axes[0, 0], *axes[1:].flat)) and len(legend_of(axes[0, 1])) == 6
 
 
 def test_accuracy_over_k_draws_trained_and_untrained_and_chance(table):
@@ -155,6 +161,18 @@ def test_clusters_mark_the_references_purity_at_two_clusters_a_class(table):
     pure = table[(table.arm == "trained") & (table.arch == "resnet50")].homogeneity_k24.mean()
     assert len(axes) == 3 and axes[2].lines[-1].get_xdata()[0] == pytest.approx(pure)
     assert [len(ax.lines) for ax in axes] == [24, 24, 25]
+
+
+def test_a_run_that_has_a_bound_alone_is_a_triangle_and_its_encoder_has_no_mean(table):
+    curves = [f"homogeneity_k{12 * f}" for f in plots.PER_CLASS]
+    cut, bounds = table.copy(), ("completeness_bound", "completeness_side")
+    cut.loc[cut.run == "resnet18-moco-10ep-w1.0-seed0", curves] = 0.01
+    cut.loc[cut.run == "deit_tiny-moco-10ep-w1.0-seed1", curves] = 0.99
+    ax = plots.dots(plots.matched(cut), "completeness_matched", "x", percent=False, bounds=bounds)
+    shapes = {arch: [line.get_marker() for line in lines_of(ax, arch)] for arch in ARCHS}
+    assert shapes["resnet18"].count("<") == shapes["deit_tiny"].count(">") == 1 and {"at most", "at least"} < set(legend_of(ax))
+    means = {arch: [line.get_xdata()[0] for line in lines_of(ax, arch) if line.get_marker() == "|"] for arch in ARCHS}
+    assert np.isnan(means["resnet18"]).all() and not np.isnan(means["resnet50"]).any()
 
 
 def test_completeness_is_matched_to_the_reference_of_the_same_profile(table):
@@ -235,7 +253,8 @@ def test_summary_says_how_many_runs_have_a_number(table):
 def test_verdicts_show_points_and_the_smallest_effect_that_paired_seeds_detect():
     gains = np.array([0.10, 0.12, 0.17])
     _, low, high = claims.interval(gains)
-    row = dict(zip(claims.COLUMNS, ["pretext_learned/resnet18", "textures", "", "", "", gains.mean(), low, high, 3, "supported", ""]))
+    row = dict(zip(claims.COLUMNS, ["pretext_learned/resnet18", "textures", "", "", "", gains.mean(), low, high, 3, "supported", "", "",
+                                   np.nan]))
     out = plots.verdicts(pd.DataFrame([row, row | {"claim": "other"}]), "pretext_learned").reset_index()
     assert len(out) == 1 and out.loc[0, ["encoder", "unit", "verdict"]].tolist() == ["ResNet-18", "points", "supported"]
     assert out.loc[0, "effect [95 %]"] == f"+13.0 [{100 * low:+.1f}, {100 * high:+.1f}]"
@@ -260,7 +279,7 @@ def test_provenance_counts_runs_commits_and_hours_per_machine():
 
 
 def test_what_no_run_judges_is_a_sentence_and_not_a_row(monkeypatch):
-    row = dict(zip(claims.COLUMNS, ["pretext_learned/resnet18", "p", "", "", "", 0.1, 0.05, 0.15, 3, claims.SUPPORTED, ""]))
+    row = dict(zip(claims.COLUMNS, ["pretext_learned/resnet18", "p", "", "", "", 0.1, 0.05, 0.15, 3, claims.SUPPORTED, "", "", np.nan]))
     lacking = row | {"claim": "pretext_learned/deit_tiny", "verdict": claims.NOT_TESTED}
     monkeypatch.setattr(claims, "ledger", lambda t, p: pd.DataFrame([row, lacking]))
     rows, sentences = plots.judged({"p": pd.DataFrame()}, "pretext_learned")

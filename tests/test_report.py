@@ -484,6 +484,23 @@ def test_what_a_profile_still_lacks_is_counted_on_the_data_set_or_on_its_copy():
             f"Of {len(here)} runs planned for cifar10 in this notebook, 1 are not")
 
 
+def test_runs_that_lack_are_said_to_be_of_remedies_where_the_observations_are_complete():
+    planned, watched = ([runs.folder(c, "textures").name for c in study("textures")] for study in (studies.plan, studies.observations))
+    assert ", all of remedies: verdicts on these rest on the others" in studies.pending(watched, "textures")[0]
+    assert "not trained yet: verdicts rest on" in studies.pending([name for name in planned if name != watched[0]], "textures")[0]
+
+
+def test_a_verdict_on_two_encoders_shows_both_and_one_seed_is_said_to_be_one():
+    row = {"claim": "projector_helps", "profile": "p", "test": "", "effect": -0.084, "low": -0.345, "high": 0.176, "n": 3,
+           "verdict": "undecided", "data": "textures", "purer": np.nan}
+    rows = pd.DataFrame([row, row | {"claim": "projector_helps/mobilenet_v3_small"},
+                         row | {"claim": "projector_helps/resnet18", "effect": 0.01, "low": np.nan, "high": np.nan, "n": 1}])
+    whole, _, alone = rows.itertuples()
+    assert report.agreement(rows, whole) == " (2 ?: MobileNetV3-Small −8.4 points, ResNet-18 +1.0 points)"
+    assert report.agreement(rows[:2], whole) == " (MobileNetV3-Small alone)"
+    assert report.said(alone) == "+1.0 points; one seed" and report.said(whole) == "−8.4 points [−34.5, +17.6]"
+
+
 def test_what_is_not_tested_as_a_whole_names_the_encoders_that_have_an_interval(tmp_path):
     t = report.table("textures", store=made_up_store(tmp_path, "textures"))
     for seeds, told in ((5, True), (1, False)):
