@@ -38,7 +38,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import flop_registry
 
-from lib import augment, check_name, metrics, models, probe, runs, studies, train
+from lib import augment, check_name, metrics, models, positive, probe, runs, studies, train
 from lib import data as datasets
 
 SWITCHES = {"fp32": {}, "fp32, no channels_last": {"channels_last": False}, "bf16": {"precision": "bf16"},
@@ -388,8 +388,8 @@ def machine():
 
 
 def limits(archs, rounds):
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32         # a GPU's convolutions as its products
-    counted, steps = {}, {}
+    usual, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    counted, steps = {}, {}                                                # a GPU's convolutions round as its products do
     for arch in archs:
         config, data = compared(arch)
         step, batch = stepper(config, data), constant(config, data)
@@ -400,6 +400,7 @@ def limits(archs, rounds):
         steps[arch] = bare(config, data, 20)
     # a limit is a maximum, and so is what is held against it
     found = {name: max(values) for name, values in in_turns(machine() | steps, 2 * rounds).items()}
+    torch.backends.cudnn.allow_tf32 = usual
     products, copied, rows = max(found["product"], found["convolution"]), found["bytes"], []
     for arch, (flops, moved) in counted.items():
         shortest = max(flops / products, moved / copied)                   # seconds an image, where products and memory overlap perfectly
@@ -497,7 +498,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m lib.bench", description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", default=list(ITEMS), help=f"of {', '.join(ITEMS)}")
     parser.add_argument("--archs", nargs="+", default=["mobilenet_v3_small", "resnet18"])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=positive, default=5)
     parser.add_argument("--output", type=Path, default=runs.ROOT / "results" / "mine" / "bench", help="folder of the tables")
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)

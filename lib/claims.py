@@ -16,7 +16,8 @@ from lib import models
 
 MARGIN = 0.03       # "no overfitting": accuracies within three points of each other
 PURITY_MARGIN = 0.03  # "locally as pure": homogeneity at FINEST clusters a class at most this much below the reference's
-FINEST = 16         # clusters a class at which local purity is compared
+PER_CLASS = (1, 2, 4, 8, 16)    # clusters a class of the k-means curves (lib.probe)
+FINEST = PER_CLASS[-1]          # clusters a class at which local purity is compared
 MATCHED = 2         # clusters a class at which the reference's homogeneity is the one that completeness is compared at
 CEILING = 0.98      # both sides above: the pretext task cannot tell memory from skill
 UNITS = {"points": 100, "points per doubling of width": 100, "squared distance": 1, "of uniformity": 1}   # unit of an effect -> its factor
@@ -225,7 +226,7 @@ def completeness_at(rows, homogeneity, nearest=False):
 def _on_curve(row, homogeneity):
     """(completeness of a run at this homogeneity, 0) or (that at its curve's nearest end, -1 where it is a lower bound since the curve
     begins purer, 1 where it is an upper one since the curve ends less pure)."""
-    names = [f"k{row.classes * f:.0f}" for f in (1, 2, 4, 8, 16)]
+    names = [f"k{row.classes * f:.0f}" for f in PER_CLASS]
     curve = [(row[f"homogeneity_{k}"], row[f"completeness_{k}"]) for k in names if not np.isnan(row.get(f"homogeneity_{k}", np.nan))]
     reached = next((i for i, (pure, _) in enumerate(curve) if pure >= homogeneity - 1e-9), None)   # the mean of equals is rounded
     if reached is None:

@@ -1,8 +1,8 @@
 """`python -m lib.gpu`: a check and a share of the study on a GPU that is ours for minutes, in one call that ends in time.
 
 It unpacks the data, measures training rates, trains what a profile lacks (most wanted first, several runs side by side) until its
-minutes are over, packs every finished run that git does not hold, and prints what is left. The next call goes on where this one was:
-on the same machine from the checkpoints, on another from the finished runs.
+minutes are over, packs every finished run that did not lie here before the first call, and prints what is left. The next call goes on
+where this one was: on the same machine from the checkpoints, on another from the finished runs.
 """
 import argparse
 import itertools
@@ -21,7 +21,7 @@ import torch
 
 from lib import bench, positive, probe, runs, studies, train
 
-PACKED = ("config.json", "history.csv", "metrics.json", "provenance.json", "SHA256SUMS")
+PACKED = (*runs.REQUIRED, "SHA256SUMS")
 LARGEST = 15 * 2 ** 20     # bytes of a packed file
 ARCHIVED = "cifar10_jpeg"  # the data set that comes as an archive of one folder; the others are downloaded or lie there
 TOLERANCE = 0.05           # of views, standardised, and of h: a GPU's convolutions may round to 10 bits (TF32)

@@ -29,7 +29,6 @@ CYCLIC = ("orientation", "phase", "hue")
 UNITS = {"orientation": "fraction of the symmetry angle", "frequency": "periods an image", "polarity": "sign"}     # of what textures vary
 ARMS = ("trained", "untrained", "supervised", "pixels")
 ARM_LABELS = {"supervised": "supervised, same recipe"}      # so a lower bound of the ceiling, not the ceiling
-PER_CLASS = (1, 2, 4, 8, 16)    # clusters a class of the k-means curves (lib.probe)
 SHARED = {"temperature": "temperature 0.1", "augmentation": "stronger augmentation", "projector": "wide projector",
           "initialization": "SEED start"}               # lib.claims.REMEDIES -> as lib.studies.change has it
 NEIGHBOURS = (1, 3, 5, 9, 15, 25, 41, 61, 81, 101)
@@ -556,7 +555,7 @@ def clusters(table, title="", reference=models.LARGE):
 
     The vertical line is the reference's homogeneity at two clusters a class, where claims.completeness_at compares. Three Axes.
     """
-    found = [f for f in PER_CLASS if len(table) and f"homogeneity_k{int(table.classes.iloc[0]) * f}" in table]
+    found = [f for f in claims.PER_CLASS if len(table) and f"homogeneity_k{int(table.classes.iloc[0]) * f}" in table]
     names = {f: [f"{n}_k{int(table.classes.iloc[0]) * f}" for n in ("homogeneity", "completeness")] for f in found}
     trained = _runs(table, "trained", *sum(names.values(), []))
     if trained.empty or not found:

@@ -72,8 +72,7 @@ def check_parameters(notebooks, parameters):
                             f"{f'; did you mean {close[0]!r}?' if close else ''} (there are: {', '.join(known) or 'none'})")
         default = studies.value(known[name]["default"])
         allowed = (int, float) if type(default) is float else type(default)
-        if default is not None and given is not None and (not isinstance(given, allowed)
-                                                          or isinstance(given, bool) != isinstance(default, bool)):
+        if default is not None and (not isinstance(given, allowed) or isinstance(given, bool) != isinstance(default, bool)):
             raise TypeError(f"parameter {name} = {given!r}; allowed: a {type(default).__name__}, as its default {default!r}")
 
 
@@ -810,13 +809,22 @@ def report(args):
 
     data, archs = parameters.get("data") or None, parameters.get("archs") or None
     planned = studies.plan(profile, data, archs)                           # an unknown encoder ends here
+    if set(studies.chosen(profile, archs)) == {models.LARGE}:              # the paper's recipes are for small encoders
+        notebooks = [notebook for notebook in notebooks if not notebook.stem.startswith("08_")]
+    failed = None
     if args.no_train or parameters.get("train") is False:
         parameters["train"] = False
         notebooks = notebooks if any(c.epochs and runs.folder(c, profile).exists() for c in planned) else []
     else:
         print(f"1/3 training what profile {profile} lacks", flush=True)
-        studies.main(["--profile", profile, "--jobs", str(args.jobs), *(["--data", data] if data else []),
-                      *(["--archs", ",".join(archs)] if archs else [])])
+        try:
+            studies.main(["--profile", profile, "--jobs", str(args.jobs), *(["--data", data] if data else []),
+                          *(["--archs", ",".join(archs)] if archs else [])])
+        except SystemExit as stop:                                         # some run failed: the others are drawn
+            if not isinstance(stop.code, str) or not any(c.epochs and runs.folder(c, profile).exists() for c in planned):
+                raise
+            failed, parameters["train"] = stop.code, False
+            print(failed, file=sys.stderr, flush=True)
 
     print("2/3 executing the notebooks", flush=True)
     drawn = [REPORT / "notebooks" / notebook.name for notebook in notebooks]
@@ -827,16 +835,19 @@ def report(args):
         print(f"    {notebook.stem}: {'executed' if anew else 'unchanged'}, {time.time() - started:.0f} s", flush=True)
 
     print("3/3 drawing the pages", flush=True)
-    mine = None if profile in studies.COMMITTED else profile
+    mine = profile if data or profile not in studies.COMMITTED else None   # other data are the reader's, also under our profile
+    others = [p for p in studies.COMMITTED if p != mine]
     write_claims(ledger(table(*studies.COMMITTED), studies.COMMITTED), ROOT / "results" / "claims.csv")
-    asked = table(profile, data=data if mine else None, archs=archs)       # with encoders that the profile itself has not
-    t = pd.concat([table(*[p for p in studies.COMMITTED if p != profile]), asked], ignore_index=True)
-    rows = ledger(t, [*studies.COMMITTED, *([mine] if mine else [])])
+    asked = table(profile, data=data, archs=archs)       # with encoders that the profile itself has not
+    t = pd.concat([table(*[p for p in others if p != profile]), asked], ignore_index=True)
+    rows = ledger(t, [*others, *([mine] if mine else [])])
     if mine:
         write_claims(rows[rows.profile == mine], ROOT / "results" / "mine" / "claims.csv")
     note = "".join(f"{sentence}\n" for sentence in pending(asked, profile, data, archs))
-    index = build(t, rows, [*studies.COMMITTED, *([mine] if mine else [])], mine, drawn, note=note if mine else "")
+    index = build(t, rows, [*others, *([mine] if mine else [])], mine, drawn, note=note if mine else "")
     print(f"\n{terminal(rows)}\n\n{note}{index}  ({time.time() - started:.0f} s)")
+    if failed:
+        sys.exit(failed)
 
 
 def own_parameters(notebook, parameters):

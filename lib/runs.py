@@ -320,12 +320,13 @@ def _train(config, path, device, label, bar=True):
     (path / "config.json").write_text(json.dumps(asdict(config) | {"definition": DEFINITION}, indent=1) + "\n")
     pd.DataFrame(history).to_csv(path / "history.csv", index=False)
     (path / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    used = joules(device)
     (path / "provenance.json").write_text(json.dumps(provenance(device) | {
         "command": f"python -m lib.studies --profile {path.parent.name} --match {run_id(config)}",
         "data_checksum": data.checksum, "epoch_seconds": [round(s, 3) for s in epoch_seconds],
         "train_seconds": round(parts["train_seconds"], 1), "evaluate_seconds": round(time.time() - trained, 1),
         **({"sessions": parts["sessions"]} if len(parts["sessions"]) > 1 else {}),
-        **({} if energy is None or len(parts["sessions"]) > 1 else {"whole_gpu_joules": round(joules(device) - energy)}),
+        **({} if None in (energy, used) or len(parts["sessions"]) > 1 else {"whole_gpu_joules": round(used - energy)}),
     }, indent=1) + "\n")
     write_sums(path)
 

@@ -611,6 +611,7 @@ def gather(name, configs, train=True, study=observations):
     train=False leaves out what is not stored yet instead of training it.
     """
     mine = [c for c in dict.fromkeys(configs) if train or runs.folder(c, name).exists()]
+    unchanged([c for c in mine if train and runs.folder(c, name).exists()], name)
     for config in mine:                                                    # whatever cannot run says so before anything is trained
         if not runs.folder(config, name).exists():
             check(config)
@@ -652,6 +653,8 @@ def check(config):
     for c in (config, *runs.needs(config)):
         data = runs.load_data(c.data, c.limit, device)
         c.check(data)
+        with torch.device("meta"):                                         # shapes alone: a side that an encoder cannot take
+            models.encoder(c.arch, data.size, c.stem, c.width)
         least = max(2, -(-5 // len(data.classes)))                         # pairs within a class; five images for top-5 accuracy
         sides = {"train": "training images beside those of val", "test": "held-out images"} if c.evaluation == "full" else {}
         for side, words in sides.items():
@@ -660,6 +663,16 @@ def check(config):
                 if count < least:
                     raise ValueError(f"data = {c.data!r}: class {name!r} has {count} {words}; allowed: {least} or more, which "
                                      "the evaluation needs")
+
+
+def unchanged(configs, name):
+    """Raise ValueError where a stored run of `configs` was trained on other images than its folder holds now."""
+    for c in configs:
+        if c.data.startswith("folder:"):
+            run = runs.load(runs.folder(c, name))
+            if run.provenance["data_checksum"] != runs.load_data(c.data, c.limit).checksum:
+                raise ValueError(f"data = {c.data!r}: {run.path} was trained on other images than lie there now; allowed: the same images, "
+                                 "or a folder of another name; or move the run aside")
 
 
 def compared(name, configs, train=True, study=observations):
@@ -804,6 +817,7 @@ def main(argv=None):
         sys.exit("error: " + "\n".join(failed)) if failed else None
         return
     try:                                                                   # whatever cannot run says so before anything is trained
+        unchanged([c for c in wanted if c not in missing and runs.folder(c, args.profile) not in found], args.profile)
         for config in missing:
             check(config)
     except (ValueError, OSError) as error:
@@ -869,7 +883,7 @@ def _run(config, profile_name, jobs, store, wait, flag=None):
         run = runs.run_or_load(config, profile_name, store=store, progress="bar" if bar else "lines", wait=wait)
     except KeyboardInterrupt:
         return config, STOPPED
-    except (RuntimeError, ArithmeticError, ValueError, OSError) as error:  # one bad run must not end a night's study
+    except Exception as error:  # one bad run must not end a night's study; to be asked to stop is no Exception
         return config, f"{type(error).__name__}: {error}"
     finally:
         done.set()

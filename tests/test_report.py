@@ -303,7 +303,7 @@ def test_a_notebook_that_fails_is_named_with_its_cell_and_keeps_what_it_has(tmp_
     assert "ZeroDivisionError" in (tmp_path / "out.ipynb").read_text()
 
 
-@pytest.mark.parametrize("given, refused", [({"tau": 1}, False), ({"tau": "low"}, True), ({"tau": None}, False), ({"archs": ["x"]}, False),
+@pytest.mark.parametrize("given, refused", [({"tau": 1}, False), ({"tau": "low"}, True), ({"tau": None}, True), ({"archs": ["x"]}, False),
                                             ({"epochs": 0.5}, True), ({"epochs": True}, True), ({"epochs": 3}, False)])
 def test_a_parameter_of_another_type_than_its_default_is_refused(tmp_path, given, refused):
     source = notebook(tmp_path / "n.ipynb", "", tau=0.2, archs=None, epochs=2)
@@ -379,7 +379,8 @@ def dry(tmp_path, monkeypatch):
     monkeypatch.setattr(studies, "main", did["trained"].append)
     monkeypatch.setattr(report, "executed", lambda source, output, parameters: did["executed"].append(parameters))
     monkeypatch.setattr(report, "write_claims", lambda rows, path: None)
-    monkeypatch.setattr(report, "build", lambda t, *args, note, **kwargs: did.update(table=t, note=note))
+    monkeypatch.setattr(report, "build", lambda t, rows, profiles, mine, drawn, note: did.update(table=t, profiles=profiles, mine=mine,
+                                                                                                 note=note))
     return did
 
 
@@ -396,6 +397,34 @@ def test_only_the_encoders_asked_for_are_trained_and_the_index_has_them_even_out
 def test_without_the_parameter_the_index_has_the_profiles_own_encoders(dry):
     report.main(["--profile", "quick"])
     assert "--archs" not in dry["trained"][0] and set(dry["table"].arch) == {"pixels", "resnet18"}
+
+
+def test_other_data_under_a_committed_profile_are_the_readers_own_runs(dry):
+    report.main(["--profile", "cifar10_subset", "-p", "data=digits"])
+    assert dry["mine"] == dry["profiles"][-1] == "cifar10_subset" and dry["profiles"].count("cifar10_subset") == 1
+    report.main(["--profile", "cifar10_subset"])
+    assert dry["mine"] is None and dry["profiles"] == list(studies.COMMITTED)
+
+
+def test_for_the_reference_alone_the_notebook_of_small_encoders_recipes_is_left_out(dry):
+    report.main(["--profile", "quick", "-p", "archs=[resnet50]"])
+    assert len(dry["executed"]) == len(list(report.NOTEBOOKS.glob("*.ipynb"))) - 1
+
+
+def test_a_run_that_fails_is_told_and_the_others_are_drawn(dry, monkeypatch, capsys):
+    def fails(arguments, code="error: resnet18-seed1: Collapsed"):
+        raise SystemExit(code)
+    monkeypatch.setattr(studies, "main", fails)
+    with pytest.raises(SystemExit, match="error: resnet18-seed1: Collapsed"):
+        report.main(["--profile", "quick"])
+    assert {parameters["train"] for parameters in dry["executed"]} == {False} and "mine" in dry
+    assert capsys.readouterr().err.startswith("error: resnet18-seed1: Collapsed")
+    for arguments, code in ((["--profile", "smoke"], "error: nothing is stored"), (["--profile", "quick"], 130)):
+        dry["executed"].clear()
+        monkeypatch.setattr(studies, "main", lambda given: fails(given, code))     # noqa: B023
+        with pytest.raises(SystemExit):
+            report.main(arguments)
+        assert not dry["executed"]
 
 
 @pytest.mark.parametrize("arguments", [["-p", "train=False"], ["--no-train"]])

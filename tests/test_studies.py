@@ -517,6 +517,34 @@ def test_an_arm_that_cannot_run_stops_before_anything_is_trained(toy, monkeypatc
         studies.gather("toy", [*plan("toy"), replace(plan("toy")[-1], queue=512, batch_size=32)])
 
 
+def test_an_encoder_that_cannot_take_the_images_stops_before_anything_is_trained(toy, monkeypatch, textures):
+    monkeypatch.setattr(runs, "load_data", lambda *args: replace(textures, size=50))
+    with pytest.raises(ValueError, match="size must be divisible by deit_tiny's patch .*, not 50"):
+        studies.check(replace(plan("toy")[0], arch="deit_tiny"))
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyError, TypeError, ValueError])
+def test_whatever_goes_wrong_in_a_run_is_told_and_ends_no_other(error, toy, monkeypatch):
+    def fails(*args, **kwargs):
+        raise error("no room")
+    monkeypatch.setattr(runs, "run_or_load", fails)
+    found = list(studies.outcomes(plan("toy"), "toy", 1))
+    assert [config for config, _ in found] == plan("toy") and {outcome for _, outcome in found} == {f"{error.__name__}: {error('no room')}"}
+
+
+def test_a_folder_whose_images_have_changed_is_not_shown_with_the_runs_of_the_old_ones(toy, monkeypatch, textures):
+    config = replace(plan("toy")[0], data="folder:/images")
+    for trained_on, changed in (("other", True), (textures.checksum, False)):
+        run = runs.Run(runs.folder(config, "toy"), config, {}, None, {"data_checksum": trained_on})
+        monkeypatch.setattr(runs, "load", lambda path: run)                # noqa: B023
+        if changed:
+            with pytest.raises(ValueError, match="data = 'folder:/images': .* was trained on other images than lie there now; allowed"):
+                studies.unchanged([config], "toy")
+        else:
+            studies.unchanged([config], "toy")
+        studies.unchanged([replace(config, data="cifar10")], "toy")        # what has a name does not change
+
+
 @pytest.mark.parametrize("study, values, words", [
     ("temperature", {"taus": [0.1, -1.0]}, "tau = -1.0"), ("negatives", {"queues": [100]}, "queue = 100"),
     ("initialization", {"starts": ["sead"]}, "did you mean 'seed'"), ("projectors", {"kinds": ["wid"]}, "did you mean 'wide'"),
@@ -761,7 +789,7 @@ def test_data_that_cannot_be_had_is_one_sentence_before_any_training(monkeypatch
 
 
 def test_a_queue_that_the_data_cannot_fill_is_refused_before_any_training(toy, monkeypatch):
-    monkeypatch.setitem(PROFILES, "toy", replace(PROFILES["toy"], base=replace(TINY, queue=128)))
+    monkeypatch.setitem(PROFILES, "toy", replace(PROFILES["toy"], base=replace(TINY, queue=128, width=1.0)))
     monkeypatch.setattr(runs, "run_or_load", None)
     with pytest.raises(SystemExit, match="error: queue = 128 is not below the 96"):
         main(["--profile", "toy"])
