@@ -20,9 +20,11 @@ PER_CLASS = (1, 2, 4, 8, 16)    # clusters a class of the k-means curves (lib.pr
 FINEST = PER_CLASS[-1]          # clusters a class at which local purity is compared
 MATCHED = 2         # clusters a class at which the reference's homogeneity is the one that completeness is compared at
 CEILING = 0.98      # both sides above: the pretext task cannot tell memory from skill
-UNITS = {"points": 100, "points per doubling of width": 100, "squared distance": 1, "of uniformity": 1}   # unit of an effect -> its factor
+UNITS = {"points": 100, "points per doubling of width": 100, "distance²": 1, "reduction of distance²": 1,
+         "of uniformity": 1}   # unit of an effect -> its factor
 NOT_LEARNED, NOT_SOLVED = "not learned", "the task is not learned well enough to overfit"
-BOUND = "a bound beyond the difference, from a curve that does not hold the purity"
+BOUND = "overstated, since some curve ends before the purity to compare at, so undecided"
+LEAST = "understated, since some curve ends before the purity to compare at"
 COLUMNS = ["claim", "profile", "statement", "source", "test", "effect", "low", "high", "n", "verdict", "runs",
            "data",     # what it was measured on, which may be a variant of the profile's data set (Remedy.elsewhere)
            "purer"]    # of a remedy that is to relieve over-clustering: local purity, the arm's minus the other's, a fraction
@@ -170,10 +172,10 @@ CLAIMS = [
           "raw features of held-out originals; intra-class alignment minus the reference's, and the reference's uniformity minus the "
           "encoder's: supported if both 95 % intervals (Welch) lie above 0, contradicted if either lies below; undecided unless "
           f"encoder and reference have learned {LEARNED}; effect shown: the first of the two that by itself gives their joint "
-          f"verdict{EACH}", "squared distance"),
+          f"verdict{EACH}", "distance²"),
     Claim("over_clustered_centred", "The same after centring, which takes away what non-negative features share",
           "ours, on observation (ii)",
-          "as over_clustered_paper on features minus their mean over train", "squared distance"),
+          "as over_clustered_paper on features minus their mean over train", "distance²"),
     Claim("over_clustered", "Small models over-cluster: their clusters are pure but split the classes", "paper, observation (ii)",
           f"k-means of held-out h against the classes, 1 to {FINEST} clusters a class. (1) Completeness at the purity (homogeneity) "
           f"that the reference has on average with {MATCHED} clusters a class, interpolated along each run's curve where it first "
@@ -207,7 +209,7 @@ CLAIMS.append(Claim("improved_gathers_paper", "The gains of the remedies togethe
                     "paper, fig. 1 and observation (ii); its own figures speak against it",
                     "the paper's four remedies together: intra-class alignment of raw features of held-out originals, the baseline's minus "
                     "this arm's, otherwise as improved_helps; an association: no cause is claimed; all five encoders: one that contradicts "
-                    "refutes", "squared distance", "08_improved_baselines"))
+                    "refutes", "reduction of distance²", "08_improved_baselines"))
 BY_NAME = {claim.name: claim for claim in CLAIMS}
 OBSERVATIONS = ("pretext_learned", "no_overfitting", "over_clustered_paper", "over_clustered_centred", "over_clustered")
 
@@ -292,7 +294,7 @@ def reading(row):
 
 def _clustering(row):
     name, shown = row.claim.partition("/")[0], _measure(row)
-    if shown in (NOT_SOLVED, BOUND):
+    if shown in (NOT_SOLVED, BOUND, LEAST):
         return shown
     if name != "over_clustered":
         return ""
@@ -591,20 +593,22 @@ def _remedies(t, profile, arms, before, architectures):
                     continue
                 effect, low, high = interval(_gain(measure, a, b))
                 able = measure != "gathers" or learned(a, u) and learned(b, u)
-                beyond = measure == "gathers" and _overstated(a, b, effect)
+                ends = _ends(a, b, effect) if measure == "gathers" else []
+                beyond = 1 in ends
                 verdict = above(low, high) if able and not beyond else UNDECIDED
+                said = "" if not able else BOUND if beyond else LEAST if -1 in ends else ""
                 rows.append(_row(claim, profile, arch, effect, low, high, len(seeds), verdict,
-                                 [*a.run, *b.run, *(u.run if measure == "gathers" else [])], BOUND if able and beyond else "",
+                                 [*a.run, *b.run, *(u.run if measure == "gathers" else [])], said,
                                  b.data.iloc[0], local_purity(a).mean() - local_purity(b).mean() if measure == "gathers" else np.nan))
     return rows
 
 
-def _overstated(a, b, effect):
-    """Does the end of some run's curve stand in for a completeness such that it makes the difference a - b larger than it is, on the side
-    that it is on? The rule counts on ends that make it smaller; where they do not, nothing is decided."""
+def _ends(a, b, effect):
+    """Where the end of a run's curve stands in for a completeness, how that changes the difference a - b: 1 makes it larger than it is, on
+    the side that it is on, -1 smaller, 0 the curve holds the purity. The rule counts on ends that make it smaller; where one does not,
+    nothing is decided."""
     pure = matched_purity(b)
-    sides = np.concatenate([outside(a, pure), -outside(b, pure)])          # 1: the difference is an upper bound, -1: a lower one
-    return bool(effect and (sides == np.sign(effect)).any())
+    return np.sign(effect) * np.concatenate([outside(a, pure), -outside(b, pure)])     # outside: 1 is an upper bound, -1 a lower one
 
 
 def _gain(measure, a, b):

@@ -60,7 +60,10 @@ def library():
 
 # ---- a run's page ----
 
-CURVES = {"loss": "loss", "accuracy": "accuracy in the loss", "knn_val": "kNN accuracy, val"}     # history's columns -> their label
+CURVES = {"loss": "loss", "accuracy": "accuracy in the loss", "knn_val": "kNN, val, 2,048 of train"}     # history's columns -> their label
+
+
+FIRST = ("knn_test", "linear_test", "instdisc_dsd_top1_test", "instdisc_dsd_top1_train")     # of a run's numbers, in percent
 
 
 def curves():
@@ -96,13 +99,16 @@ def run_page(run, what, rests, drawn=""):
     plain = {f: getattr(c, f) for f in c.__dataclass_fields__} | {
         f: runs.folder(getattr(c, f), profile).name for f in ("start", "teacher") if getattr(c, f)}
     numbers = {k: v for k, v in run.metrics.items() if isinstance(v, (int, float)) and not k.startswith("nn")}
-    behind = ", ".join(f"<code>{text(claim)}</code>" for claim in rests) or "none"
+    names = ", ".join(f"<code>{text(claim)}</code>" for claim in rests)
+    behind = f"<details><summary>{len(rests)} verdicts rest on it</summary>{names}</details>" if rests else "<p>No verdict rests on it.</p>"
+    first = {k: f"{100 * numbers.pop(k):.1f} %" for k in FIRST if k in numbers}
     return (f"<h1>{text(models.ENCODERS[c.arch].label)}, {text(what)}, seed {c.seed}</h1>"
             f'<p><code>{text(profile)}/{text(run.name)}</code>, one of <a href="../../runs.html">all runs</a>. '
-            f'<a href="../../ledger.html">Verdicts</a> that rest on it: {behind}.</p>'
+            f'<a href="../../ledger.html">All verdicts</a>.</p>{behind}'
             + (f'<div class="curves" role="img" aria-label="{", ".join(CURVES.values())}, over the epochs">{drawn}</div>' if drawn else "")
             + f"<p>To train it anew and compare: <code>make reproduce PROFILE={text(profile)} MATCH={text(run.name)}</code></p>"
-            + pairs(numbers, "What was measured (accuracies as fractions; those over k stand in its metrics.json)")
+            + pairs(first | {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in numbers.items()},
+                    "What was measured (further accuracies as fractions; those over k stand in its metrics.json)")
             + pairs(plain, "Its configuration") + pairs(run.provenance, "Where and by what it was made"))
 
 

@@ -105,7 +105,13 @@ def shown(values, scale=100, digits=1):
     """Mean and 95 % interval over seeds as text: `81.2 [80.1, 82.3]`; the mean alone for one seed."""
     mean, low, high = (scale * x for x in claims.interval(values))
     mean, low, high = (round(x, digits) + 0.0 for x in (mean, low, high))   # never -0.0
-    return f"{mean:.{digits}f}" + ("" if np.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]")
+    return (f"{mean:.{digits}f}" + ("" if np.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]")).replace("-", "−")
+
+
+def held(values, scale=100, digits=1):
+    """`shown`, but where only some runs have the number how many do: a mean of these would be one of a selection."""
+    some = values.notna().sum()
+    return "" if not some else shown(values, scale, digits) if some == len(values) else f"– ({some} of {len(values)} runs)"
 
 
 def summary(table, columns, scale=100, digits=1):
@@ -113,8 +119,6 @@ def summary(table, columns, scale=100, digits=1):
 
     A trained encoder whose kNN (val) is not above its untrained self's is marked "not learned".
     """
-    def some(values):
-        return shown(values.dropna(), scale, digits) + (f", {values.count()} of {len(values)} runs" if values.isna().any() else "")
     rows = []
     for profile, arm in itertools.product(table.profile.unique(), ARMS):
         part = table[(table.profile == profile) & (table.arm == arm)]
@@ -124,19 +128,25 @@ def summary(table, columns, scale=100, digits=1):
             failed = arm == "trained" and len(before) and not claims.learned(t, before)
             name = "trained, not learned" if failed else ARM_LABELS.get(arm, arm)
             rows.append({"profile": profile, "encoder": label(arch), "arm": name, "seeds": len(t)}
-                        | {heading: some(t[c]) if c in t and t[c].notna().any() else "" for heading, c in columns.items()})
+                        | {heading: held(t[c], scale, digits) if c in t else "" for heading, c in columns.items()})
     return pd.DataFrame(rows, columns=["profile", "encoder", "arm", "seeds", *columns]).set_index(["profile", "encoder", "arm"])
 
 
-def gains(table, column):
-    """How each arm departs from its baseline in a number, seed by seed: a row per run that has a baseline, with the column `gain`.
+def gains(table, column, bounds=None):
+    """How each arm departs from its baseline in a number, seed by seed: a row per run that has a baseline, with the columns `gain` and
+    `side`: 1 where that is an upper bound, -1 where it is a lower one, nan where it is of no side, else 0.
 
-    An arm's baseline has the same profile, data set, encoder, width and seed, and arm "trained".
+    An arm's baseline has the same profile, data set, encoder, width and seed, and arm "trained". bounds: as in `dots`.
     """
     same = ["profile", "data", "arch", "width", "seed"]
-    arms, standard = (_runs(table, arm, column).reindex(columns=[*same, "change", column]) for arm in ("remedy", "trained"))
-    both = arms.merge(standard[[*same, column]], on=same, suffixes=("", "_baseline"))
-    return both.assign(gain=both[column] - both[f"{column}_baseline"])
+    value, side = bounds or (column, "side")
+    if bounds and set(bounds) <= set(table):
+        table = table.assign(**{column: table[column].fillna(table[value])})
+    table = table if side in table else table.assign(side=0)
+    arms, standard = (_runs(table, arm, column).reindex(columns=[*same, "change", column, side]) for arm in ("remedy", "trained"))
+    both = arms.merge(standard[[*same, column, side]], on=same, suffixes=("", "_baseline"))
+    mine, other = both[side], -both[f"{side}_baseline"]
+    return both.assign(gain=both[column] - both[f"{column}_baseline"], side=np.where(mine * other < 0, np.nan, np.sign(mine + other)))
 
 
 def shares(table, column):
@@ -178,7 +188,7 @@ def ablation(table, columns, gain="linear_test", costs=None):
                 if len(t):
                     mine = won[(won.profile == profile) & (won.data == data) & (won.arch == arch) & (won.change == change)]
                     rows.append({"profile": profile, "data": data, "encoder": label(arch), "arm": change or "baseline", "seeds": len(t)}
-                                | {heading: shown(t[c]) if c in t and t[c].notna().any() else "" for heading, c in columns.items()}
+                                | {heading: held(t[c]) if c in t else "" for heading, c in columns.items()}
                                 | {heading: f"{t[c].median():,.0f}" for heading, c in (costs or {}).items()}
                                 | {"gain, points": shown(mine.gain) if len(mine) else ""})
     out = pd.DataFrame(rows, columns=["profile", "data", "encoder", "arm", "seeds", *columns, *(costs or {}), "gain, points"])
@@ -762,12 +772,13 @@ def sweep(table, x, columns, title="", xlabel=None, baseline=None, by=None):
     return axes
 
 
-def _groups(ax, rows):
+def _groups(ax, rows, whole=None):
     """Rows of dots (name, encoder, values, filled), one below the other; neighbours of one name share it. Bars from three seeds on: two
-    give an interval as wide as the figure."""
+    give an interval as wide as the figure. whole: of which rows these are all the values, so that they have a mean; of all, if None."""
     for y, (_, arch, values, filled) in enumerate(rows):
         values = np.asarray(values)
-        _row(ax, values, y, arch, filled, None if len(values) > 2 else (values.mean(), np.nan, np.nan))
+        alone = (values.mean() if whole is None or whole[y] else np.nan, np.nan, np.nan)
+        _row(ax, values, y, arch, filled, None if len(values) > 2 and (whole is None or whole[y]) else alone)
     firsts = [y for y, row in enumerate(rows) if y == 0 or rows[y - 1][0] != row[0]]
     ax.set_yticks(firsts, [rows[y][0] for y in firsts])
     ax.set_ylim(len(rows) - 0.5, -0.5)
@@ -780,25 +791,34 @@ def _encoders(table):
     return [Line2D([], [], linestyle="", marker="o", markersize=4, color=colour(a), label=label(a)) for a in present(table)]
 
 
-def changes(table, column, xlabel, ax=None, title="", scale=100):
+def changes(table, column, xlabel, ax=None, title="", scale=100, bounds=None):
     """What each arm gains over its baseline in one number, paired by seed: a row per change and encoder; dots are seeds, bars 95 %
-    intervals from three seeds on. scale: 100 shows fractions as points."""
-    won = gains(table, column)
+    intervals from three seeds on. scale: 100 shows fractions as points. bounds: as in `dots`; a cross is a bound on neither side."""
+    won = gains(table, column, bounds)
     if won.empty:
         return _missing(ax, f"{title}: no arm beside the baseline is stored that has this number.")
-    rows = [(change, arch, scale * part[part.arch == arch].gain, True) for change in dict.fromkeys(won.change)
-            for part in [won[won.change == change]] for arch in present(part)]
-    ax = _axes(ax, height=0.9 + 0.23 * len(rows))
-    _groups(ax, rows)
+    parts = [(change, arch, part[part.arch == arch]) for change in dict.fromkeys(won.change)
+             for part in [won[won.change == change]] for arch in present(part)]
+    ax = _axes(ax, height=0.9 + 0.23 * len(parts))
+    _groups(ax, [(change, arch, scale * part[part.side == 0].gain, True) for change, arch, part in parts],
+            whole=[(part.side == 0).all() for _, _, part in parts])
+    used, shapes = set(), {1: ("<", "at most"), -1: (">", "at least"), np.nan: ("x", "unknown side")}
+    for y, (_, arch, part) in enumerate(parts):
+        for side, (shape, words) in shapes.items():
+            at = scale * part[part.side.isna() if np.isnan(side) else part.side == side].gain
+            if len(at):
+                ax.plot(at, np.full(len(at), y), linestyle="", marker=shape, markersize=5, color=colour(arch))
+                used.add((shape, words))
     _signed(ax, won.gain * scale, xlabel, title)
-    _beside(ax, _encoders(won))
+    _beside(ax, [*_encoders(won), *(Line2D([], [], linestyle="", marker=shape, color="0.3", label=words) for shape, words in sorted(used))])
     return ax
 
 
 def _signed(ax, values, xlabel, title):
-    """An axis of gains around 0 that every dot is on; an interval may leave it."""
+    """An axis of gains around 0 that every dot is on; an interval that is much longer leaves it."""
     ax.axvline(0, color="0.3", linewidth=1)
-    seen = values.abs().max() * 1.15 + 1e-9
+    dots, lines = values.abs().max(), np.abs([x for line in ax.lines for x in line.get_xdata() if np.isfinite(x)]).max(initial=0)
+    seen = min(lines, 2.5 * dots) * 1.1 + 1e-9
     ax.set_xlim(-seen, seen)
     ax.set(xlabel=xlabel, title=title)
 
@@ -837,6 +857,7 @@ def transfers(table, target, title=""):
         _groups(ax, [(name, arch, part[column], True) for name, arch, part in rows])
         ax.set_xlabel(f"{heading}, held out")
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ax.set_xlim(right=min(ax.get_xlim()[1], 1.01))
     figure.legend(handles=_encoders(table), loc="outside lower center", ncols=3)
     figure.suptitle(title, fontsize=9.5, x=0.01, ha="left")
     return axes

@@ -161,7 +161,7 @@ def write_claims(rows, path):
 def unit_of(row):
     """(factor, digits, unit) of a ledger row's effect, as a reader sees it."""
     unit = claims.unit_of(row)
-    return claims.UNITS[unit], 1 if claims.UNITS[unit] > 1 else 3, unit.replace("squared distance", "distance²")
+    return claims.UNITS[unit], 1 if claims.UNITS[unit] > 1 else 3, unit
 
 
 UNREACHED = "no number: the curve of some run does not hold the purity to compare at"
@@ -242,7 +242,8 @@ def agreement(rows, row):
     where they are two, or the only one's name; "" without them."""
     parts = of_encoders(rows, row.claim, row.profile) if row.verdict != claims.NOT_TESTED else []
     if len(parts) < 2:
-        return f" ({parts[0][0]} alone)" if parts else ""
+        planned = rows[rows.claim.str.startswith(f"{row.claim}/") & (rows.profile == row.profile)]
+        return f" ({parts[0][0]}, 1 of {len(planned)} encoders tested; one that contradicts refutes)" if parts else ""
     counts = " ".join(f"{n} {MARK[v]}" for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED)
                       if (n := sum(r.verdict == v for _, r in parts)))
     if len(parts) == 2:
@@ -328,9 +329,9 @@ def rule_html(claim):
     return f"<ul>{''.join(f'<li>{text(clause)}</li>' for clause in claims.clauses(claim.rule))}</ul>"
 
 
-def ledger_html(rows, profiles, mine, pages, notes=()):
-    """The verdicts: one row per claim that some profile tests, one column per profile; below what to bear in mind (notes: sentences) and,
-    folded, every encoder's, the rule, and what no profile tests. pages: notebooks shown."""
+def ledger_html(rows, profiles, mine, pages):
+    """The verdicts: one row per claim that some profile tests, one column per profile; below, folded, every encoder's, the rule, and what
+    no profile tests. pages: notebooks shown."""
     def at(claim, profile):
         found = rows[(rows.claim == claim) & (rows.profile == profile)]
         return next(found.itertuples(), None)
@@ -342,10 +343,10 @@ def ledger_html(rows, profiles, mine, pages, notes=()):
         return verdict_cell(row, of_encoders(rows, c.name, p), agreement(rows, row) if row else "")
     body = [[f'{stated(c, pages)}<br><span class="quiet">{text(c.source)}</span>', *[cell(c, p) for p in profiles]]
             for c in claims.CLAIMS if c.name in tested]
-    out = [html_table(head, body, f"Effect and 95 % interval over n seeds (of two arms, the smaller n). A claim about all encoders: the "
-                      f"least favourable is shown, one that contradicts refutes, nothing is corrected for their number; "
-                      f"{', '.join(f'{MARK[v]} {v}' for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED))}.")]
-    out += ["<ul>" + "".join(f"<li>{text(sentence)}</li>" for sentence in notes) + "</ul>"] if notes else []
+    marks = ", ".join(f"{MARK[v]} {v}" for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED))
+    out = [html_table(head, body, "Effect and 95 % interval over n seeds (of two arms, the smaller n). A claim about all encoders: the "
+                      "least favourable is shown, one that contradicts refutes, nothing is corrected for their number. What to bear in "
+                      f"mind stands above the figure. {marks}.")]
     for c in [c for c in claims.CLAIMS if c.name in tested]:
         names = list(dict.fromkeys(rows[rows.claim.str.startswith(c.name + "/")].claim))
         parts = [[text(models.ENCODERS[n.split("/")[1]].label if n.split("/")[1] in models.ENCODERS else n),
@@ -358,6 +359,25 @@ def ledger_html(rows, profiles, mine, pages, notes=()):
         out.append(f"<details><summary>{MARK[claims.NOT_TESTED]} Not tested, for want of runs: {len(lacking)} further claims</summary>"
                    f"<p>Their rules stand already, before the runs.</p><dl>{terms}</dl></details>")
     return "\n".join(out)
+
+
+def short_html(rows, profiles):
+    """What was found, in a few lines: how many claims have which verdict, then those that are decided, as a whole or, where they are
+    supported on single encoders alone, on these."""
+    out = []
+    for profile in profiles:
+        whole, lines = overall(rows[rows.profile == profile]), []
+        for row in whole.itertuples():
+            alone = [label for label, r in of_encoders(rows, row.claim, profile) if r.verdict == claims.SUPPORTED]
+            where = "" if row.verdict in (claims.SUPPORTED, claims.CONTRADICTED) else f"on {', '.join(alone)} alone: "
+            if alone or not where:
+                verdict = claims.SUPPORTED if where else row.verdict
+                lines.append(f'<li><span class="verdict {verdict}">{MARK[verdict]} {verdict}</span> {text(where + row.statement)}</li>')
+        counts = ", ".join(f"{n} {v}" for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED, claims.NOT_TESTED)
+                           if (n := (whole.verdict == v).sum()))
+        out.append(f"<p><code>{text(profile)}</code>, {len(whole)} claims as a whole: {counts}.</p>"
+                   + (f"<ul>{''.join(lines)}</ul>" if lines else ""))
+    return "".join(out)
 
 
 def pending(t, profile, data=None, archs=None):
@@ -420,15 +440,16 @@ def verdicts_html(rows, pages):
         c, (shown, bounds), nothing = claims.BY_NAME[name], effect(row), row.verdict == claims.NOT_TESTED
         encoder = models.ENCODERS[arch].label if arch in models.ENCODERS else arch or "all together"
         behind = "".join(f'<li><a href="runs/{row.profile}/{run}.html">{text(run)}</a></li>' for run in row.runs.split())
-        body.append([(f'{stated(c, pages)}<br><code>{text(name)}</code>', name), f"<code>{text(row.profile)}</code>", text(encoder),
+        body.append([(f'{stated(c, pages)}<br><code>{text(name)}</code>', name),
                      (f'<span class="verdict {row.verdict.replace(" ", "-")}">{MARK[row.verdict]} {text(row.verdict)}</span>', row.verdict),
+                     text(encoder), f"<code>{text(row.profile)}</code>",
                      ("<br>".join(filter(None, (f'<span class="number">{text(shown)}</span>' if shown else "",
                                                 f'<span class="number quiet">{text(bounds)}</span>' if bounds else "",
                                                 f'<span class="quiet">{text(claims.reading(row))}</span>'))),
                       "" if np.isnan(row.effect) else f"{row.effect:.6g}"),
                      str(row.n), text(detectable(row)),
                      "" if nothing else f"<details><summary>{len(row.runs.split())}</summary><ul>{behind}</ul></details>"])
-    return html_table(["Claim", "Profile", "Encoder", "Verdict", "Effect, 95 % interval", "n", "Smallest detectable", "Runs"], body,
+    return html_table(["Claim", "Verdict", "Encoder", "Profile", "Effect, 95 % interval", "n", "Smallest detectable", "Runs"], body,
                       f"{len(body)} verdicts. A head sorts (effects as fractions, whatever their unit), its menu filters; a claim leads to "
                       "its notebook, a run to its page.",
                       name="ledger", listed=(0, 1, 2, 3))
@@ -495,7 +516,7 @@ body[data-theme="dark"] .undecided { color: #e3b341; } body[data-theme="dark"] .
 .number { white-space: nowrap; } .quiet { color: var(--color-foreground-secondary); font-size: 85%; }
 .table-wrapper, .cell_output { overflow-x: auto; } .table-wrapper { margin: 1em 0; }
 .table-wrapper table, table.dataframe { font-size: 0.8rem; border: 0; border-collapse: collapse; font-variant-numeric: tabular-nums; }
-.table-wrapper caption { text-align: left; padding: 0.3em 0; }
+.table-wrapper caption { text-align: left; padding: 0.3em 0; max-width: calc(100vw - 3em); }
 .table-wrapper th, .table-wrapper td, table.dataframe th, table.dataframe td { vertical-align: top; text-align: left;
   font-weight: normal; border: 0; border-bottom: 1px solid var(--color-background-border); padding: 0.25em 0.8em 0.25em 0; }
 .table-wrapper thead th, table.dataframe thead th { font-weight: 600; }
@@ -503,6 +524,8 @@ body[data-theme="dark"] .undecided { color: #e3b341; } body[data-theme="dark"] .
 .explored { font-size: 0.85rem; } .explored tbody th { min-width: 12em; } .explored ul { padding-left: 1em; }
 #changes tbody th { min-width: 18em; }
 div.dt-container { color: var(--color-foreground-primary); } .curves svg { max-width: 100%; height: auto; background: #fff; }
+div.dt-layout-table { overflow-x: auto; }
+@media (max-width: 40em) { .explored tbody th { min-width: 8em; } .table-wrapper tbody th { min-width: 7em; } }
 @media print { div.dt-layout-row:not(.dt-layout-table) { display: none !important; } .umaps { display: none; } }
 details { margin: 0.5em 0; } summary { cursor: pointer; }
 div.cell div.highlight pre { font-size: 0.78rem; } div.cell_output pre { font-size: 0.78rem; white-space: pre-wrap; }
@@ -521,15 +544,16 @@ def index_page(t, rows, profiles, mine, pages, note="", drawn=""):
         parts.append(f"The profile `{mine}` was run on this machine, with few seeds; the other columns are the study's committed runs.\n")
     lacking = [p for p in profiles if not len(t) or not (t.profile == p).any()]
     profiles = [p for p in profiles if p not in lacking]
+    notes = [sentence for p in profiles for sentence in [*(pending(t, p) if p != mine else []), *claims.caveats(t, p)]]
+    parts += [raw(trained_html(t, profiles)), "## In short\n", raw(short_html(rows, profiles))] if profiles else []
+    parts += [raw(f"<p>{text(note)}</p>")] if note else []
+    parts += [raw(f"<p>To bear in mind:</p><ul>{''.join(f'<li>{text(sentence)}</li>' for sentence in notes)}</ul>")] if notes else []
     if lacking:
         parts.append(f"Not tested, because no runs are stored: {', '.join(f'`{p}`' for p in lacking)}.\n")
-    parts += [raw(trained_html(t, profiles))] if profiles else []
-    parts += [raw(f"<p>{text(note)}</p>")] if note else []
     if drawn:
         parts.append(raw(f'<p><img class="headline" src="_static/figure.svg" alt="{text(FIGURE)}"></p><p class="quiet">The committed runs '
                          f'of {text(drawn)}: each dot is a seed, each bar a 95 % interval.</p>'))
-    notes = [sentence for p in profiles for sentence in [*(pending(t, p) if p != mine else []), *claims.caveats(t, p)]]
-    parts += ["## Verdicts\n", raw(words_html()), raw(ledger_html(rows, profiles, mine, pages, notes)),
+    parts += ["## Verdicts\n", raw(words_html()), raw(ledger_html(rows, profiles, mine, pages)),
               raw('<p>To sort and to filter: <a href="ledger.html">every verdict</a>, <a href="runs.html">every run</a>, '
                   '<a href="changes.html">what each commit changed</a>.</p>'),
               "## Results\n", *[raw(headline_html(t, p)) for p in profiles],

@@ -435,7 +435,7 @@ def test_without_a_pair_of_seeds_an_encoder_is_not_tested():
 
 
 def test_the_unit_is_that_of_the_measure_which_decided():
-    for changes, unit in (({}, "squared distance"), ({A: {"uniformity_d_test": -2.0}}, "of uniformity")):
+    for changes, unit in (({}, "distance²"), ({A: {"uniformity_d_test": -2.0}}, "of uniformity")):
         rows = claims.ledger(world(**changes), "made", architectures=[A]).set_index("claim", drop=False)
         assert [claims.unit_of(rows.loc[name]) for name in (f"over_clustered_paper/{A}", "over_clustered_paper")] == [unit, unit]
     assert claims.unit_of(rows.loc["pretext_learned"]) == "points"
@@ -630,12 +630,12 @@ def test_an_end_that_makes_the_difference_larger_than_it_is_decides_nothing(mine
     made.loc[purer, completeness] -= 0.12 if mine else 0.05
     row = next(claims.ledger(made, "made").query(f"claim == 'temperature_gathers/{A}'").itertuples())
     mixed = f"classes mixed {'more' if mine else 'less'}, too: local purity {'−' if mine else '+'}10 points"
-    assert row.verdict == expected and claims.reading(row) == (f"{claims.BOUND}; {mixed}" if expected == UNDECIDED else mixed)
+    assert row.verdict == expected and claims.reading(row) == f"{claims.BOUND if expected == UNDECIDED else claims.LEAST}; {mixed}"
     assert np.isnan(claims.freedom(row)) == (expected == UNDECIDED)         # more seeds would not help
     one = claims.ledger(made[made.arch.ne("resnet18") | ~made.run.str.endswith("-temperature")], "made").set_index("claim", drop=False)
     whole = one.loc["temperature_gathers"]                                  # an encoder that contradicts refutes, whatever the others
     assert whole.verdict == (CONTRADICTED if expected == CONTRADICTED else NOT_TESTED)
-    assert whole.test == row.test and claims.reading(whole) == (mixed if expected == CONTRADICTED else "")
+    assert whole.test == row.test and claims.reading(whole) == (f"{claims.LEAST}; {mixed}" if expected == CONTRADICTED else "")
     assert row.low > 0 if gain == 0.0 else row.high < 0                     # so it is the bound that leaves it undecided
 
 

@@ -175,6 +175,22 @@ def test_a_run_that_has_a_bound_alone_is_a_triangle_and_its_encoder_has_no_mean(
     assert np.isnan(means["resnet18"]).all() and not np.isnan(means["resnet50"]).any()
 
 
+def test_a_gain_over_a_bound_is_a_bound_on_the_other_side_and_two_against_each_other_say_nothing():
+    runs = [("trained", "", 0, 0.5, np.nan, 0), ("trained", "", 1, np.nan, 0.6, 1), ("trained", "", 2, 0.5, np.nan, 0),
+            ("remedy", "more", 0, np.nan, 0.4, -1), ("remedy", "more", 1, np.nan, 0.9, 1), ("remedy", "more", 2, 0.7, np.nan, 0)]
+    table = pd.DataFrame([{"profile": "p", "data": "d", "arch": "resnet18", "width": 1.0, "arm": arm, "change": change, "seed": seed,
+                           "completeness_matched": value, "completeness_bound": bound, "completeness_side": side}
+                          for arm, change, seed, value, bound, side in runs])
+    bounds = ("completeness_bound", "completeness_side")
+    found = plots.gains(table, "completeness_matched", bounds).set_index("seed")
+    assert found.gain.round(6).to_dict() == {0: -0.1, 1: 0.3, 2: 0.2}
+    assert found.side[0] == -1 and np.isnan(found.side[1]) and found.side[2] == 0
+    whole = plots.gains(table, "completeness_matched")
+    assert whole.seed.tolist() == [2] and whole.side.tolist() == [0]
+    ax = plots.changes(table, "completeness_matched", "x", bounds=bounds)
+    assert {"<", ">", "x"} & {line.get_marker() for line in ax.lines} == {">", "x"} and legend_of(ax)[1:] == ["at least", "unknown side"]
+
+
 def test_completeness_is_matched_to_the_reference_of_the_same_profile(table):
     other = table[table.arch != "resnet50"].assign(profile="no reference")
     out = plots.matched(pd.concat([table, other], ignore_index=True))
@@ -247,7 +263,7 @@ def test_summary_says_how_many_runs_have_a_number(table):
     gone = table.assign(knn_test=table.knn_test.mask((table.arch == "resnet18") & (table.seed == 0) & (table.arm == "trained")))
     found = plots.summary(gone, {"kNN": "knn_test"}).kNN
     label = ("textures", "ResNet-18", "trained")
-    assert found[label].endswith(", 2 of 3 runs") and not found[("textures", "ResNet-18", "untrained")].endswith("runs")
+    assert found[label] == "– (2 of 3 runs)" and not found[("textures", "ResNet-18", "untrained")].endswith("runs")
 
 
 def test_verdicts_show_points_and_the_smallest_effect_that_paired_seeds_detect():

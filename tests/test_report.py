@@ -176,14 +176,15 @@ def test_the_index_shows_each_claim_for_each_profile_and_links_it_to_its_noteboo
         assert "".join(f"<li>{report.text(clause)}</li>" for clause in claims.clauses(claim.rule)) in text
     assert re.search("Not tested, because no runs are stored: .*cifar10_subset", text)
     assert 'href="01_pretext_fitting.html"' in text
-    for heading in ("Verdicts", "Results", "Encoders", "Runs and machines"):
+    for heading in ("In short", "Verdicts", "Results", "Encoders", "Runs and machines"):
         assert f"<h2>{heading}" in text
     assert "±" in text and "your run" in text
     assert "10,000 drawn grey patterns of 32 pixels, whose factors are known, 12 classes, 16 epochs in batches of 128" in text
     assert re.search(r"Of \d+ runs planned for textures, \d+ are not trained yet: verdicts rest on the others", text)
     assert "runs planned for quick" not in text
     told = text.index("raw pixels find the view of an original image among 5,000 more often")
-    assert text.index('src="_static/figure.svg"') < text.index("<h2>Verdicts") < told < text.index("the test and each encoder</summary>")
+    assert text.index("<h2>In short") < told < text.index('src="_static/figure.svg"') < text.index("<h2>Verdicts")
+    assert text.index("<h2>Verdicts") < text.index("the test and each encoder</summary>")
     assert (site / "_static" / "figure.svg").is_file()
     for word in report.WORDS:
         assert f"<dt>{report.text(word)}</dt>" in text
@@ -220,17 +221,17 @@ def shown(page, column):
 
 def test_the_ledger_is_sorted_and_filtered_by_verdict_and_profile(site, page):
     explored(page, site / "ledger.html")
-    assert len(shown(page, 4)) > 100 and {"textures", "quick"} == set(shown(page, 2))
+    assert len(shown(page, 2)) > 100 and {"textures", "quick"} == set(shown(page, 4))
 
     def choose(column, value):
         page.locator(f"table.dataTable thead th:nth-child({column}) .dtcc-button_dropdown").click()
         page.locator(".dtcc-dropdown").get_by_text(value).first.click()
         page.keyboard.press("Escape")
-    choose(4, "undecided")
-    some = shown(page, 4)
-    assert some and all(verdict.startswith("? undecided") for verdict in some) and {"textures", "quick"} == set(shown(page, 2))
-    choose(2, "quick")
-    assert 0 < len(shown(page, 4)) < len(some) and {"quick"} == set(shown(page, 2))
+    choose(2, "undecided")
+    some = shown(page, 2)
+    assert some and all(verdict.startswith("? undecided") for verdict in some) and {"textures", "quick"} == set(shown(page, 4))
+    choose(4, "quick")
+    assert 0 < len(shown(page, 2)) < len(some) and {"quick"} == set(shown(page, 4))
     explored(page, site / "ledger.html")
     page.locator("input[type=search]").first.fill("over-cluster: their clusters")     # what a reader sees, not only names
     page.wait_for_timeout(500)
@@ -252,6 +253,7 @@ def test_a_verdict_leads_to_its_runs_and_a_run_tells_its_configuration_numbers_a
     row.locator("details a").first.click()
     page.wait_for_url("**/runs/**")
     assert page.locator("h1").inner_text().startswith("MobileNetV3-Small, ")
+    page.get_by_text("verdicts rest on it").click()
     for words in ("pretext_learned/mobilenet_v3_small", "batch_size", "knn_test", "make reproduce", "<script>alert"):
         assert words in page.locator("body").inner_text()
     page.goto(f"file://{site}/runs.html")
@@ -519,6 +521,16 @@ def test_runs_that_lack_are_said_to_be_of_remedies_where_the_observations_are_co
     assert "not trained yet: verdicts rest on" in studies.pending([name for name in planned if name != watched[0]], "textures")[0]
 
 
+def test_in_short_stand_the_decided_claims_and_the_encoders_on_which_alone_one_is_supported():
+    rows = pd.DataFrame([{"claim": c, "profile": "p", "verdict": v, "statement": f"<{c.split('/')[0]}>", "effect": 0.1} for c, v in (
+        ("projector_helps", "undecided"), ("projector_helps/mobilenet_v3_small", "supported"), ("projector_helps/resnet18", "undecided"),
+        ("temperature_helps", "contradicted"), ("temperature_helps/resnet18", "contradicted"), ("negatives_helps", "not tested"))])
+    said = report.short_html(rows, ["p"])
+    assert "3 claims as a whole: 1 contradicted, 1 undecided, 1 not tested." in said and said.count("<li>") == 2
+    assert "supported</span> on MobileNetV3-Small alone: &lt;projector_helps&gt;" in said
+    assert "contradicted</span> &lt;temperature_helps&gt;" in said and "&lt;negatives_helps&gt;" not in said
+
+
 def test_a_verdict_on_two_encoders_shows_both_and_one_seed_is_said_to_be_one():
     row = {"claim": "projector_helps", "profile": "p", "test": "", "effect": -0.084, "low": -0.345, "high": 0.176, "n": 3,
            "verdict": "undecided", "data": "textures", "purer": np.nan}
@@ -526,7 +538,7 @@ def test_a_verdict_on_two_encoders_shows_both_and_one_seed_is_said_to_be_one():
                          row | {"claim": "projector_helps/resnet18", "effect": 0.01, "low": np.nan, "high": np.nan, "n": 1}])
     whole, _, alone = rows.itertuples()
     assert report.agreement(rows, whole) == " (2 ?: MobileNetV3-Small −8.4 points, ResNet-18 +1.0 points)"
-    assert report.agreement(rows[:2], whole) == " (MobileNetV3-Small alone)"
+    assert report.agreement(rows[:2], whole) == " (MobileNetV3-Small, 1 of 1 encoders tested; one that contradicts refutes)"
     assert report.said(alone) == "+1.0 points; one seed" and report.said(whole) == "−8.4 points [−34.5, +17.6]"
 
 
