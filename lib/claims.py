@@ -294,7 +294,7 @@ def reading(row):
 
 def _clustering(row):
     name, shown = row.claim.partition("/")[0], _measure(row)
-    if shown in (NOT_SOLVED, BOUND, LEAST):
+    if shown in (NOT_SOLVED, BOUND, LEAST, NOT_LEARNED):
         return shown
     if name != "over_clustered":
         return ""
@@ -596,7 +596,7 @@ def _remedies(t, profile, arms, before, architectures):
                 ends = _ends(a, b, effect) if measure == "gathers" else []
                 beyond = 1 in ends
                 verdict = above(low, high) if able and not beyond else UNDECIDED
-                said = "" if not able else BOUND if beyond else LEAST if -1 in ends else ""
+                said = NOT_LEARNED if not able else BOUND if beyond else LEAST if -1 in ends else ""
                 rows.append(_row(claim, profile, arch, effect, low, high, len(seeds), verdict,
                                  [*a.run, *b.run, *(u.run if measure == "gathers" else [])], said,
                                  b.data.iloc[0], local_purity(a).mean() - local_purity(b).mean() if measure == "gathers" else np.nan))

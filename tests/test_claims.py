@@ -590,6 +590,9 @@ def test_a_remedy_helps_by_its_linear_probe_against_the_baseline_seed_by_seed(ch
 def test_a_remedy_gathers_by_completeness_at_the_baselines_purity_and_only_where_both_have_learned(change, expected):
     found = verdicts(with_remedies(**change))
     assert {found[f"{r.name}_gathers"] for r in claims.REMEDIES} == {expected}
+    rows = claims.ledger(with_remedies(**change), "made")
+    why = {claims.reading(row) for row in rows.itertuples() if row.claim.startswith("projector_gathers")}
+    assert why == {claims.NOT_LEARNED if "knn_val" in change else ""}
     assert {found[f"{r.name}_helps"] for r in claims.REMEDIES} == {SUPPORTED}
 
 
