@@ -392,7 +392,6 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
 
 
 HEADROOM = 0.02     # below the same encoder trained with labels: less room than that, and accuracy cannot tell what a remedy does
-FINAL = ", whatever is trained further; a difference in local purity could still contradict."
 ACCURACIES = {"knn_test": "kNN", "linear_test": "linear probe", "instdisc_dsd_top1_test": "pretext task"}
 PRETEXT = {"instdisc_dsd_top1_test": "top-1 of an original against its view", "instdisc_dsd_top5_test": "top-5",
            "instdisc_sdsd_top1_test": "top-1 of view against view", "instdisc_sdsd_top5_test": "top-5"}
@@ -487,7 +486,8 @@ def _of_purity(arms, profile, archs, reference):
         f"{(side == end).sum()} {words}" for end, words in ends if end in side) for arch, side in sides.items() if side.any()]
     if not lacking:
         return []
-    final = f" As these include runs of the reference itself, nothing can be supported by it{FINAL}" if sides[reference].any() else ""
+    final = " As these include runs of the reference itself, nothing can be supported by it, whatever is trained further; a difference " \
+            "in local purity could still contradict." if sides[reference].any() else ""
     return [f"On {profile}, completeness is compared at a homogeneity of {pure:.2f}, which not every run's curve holds: "
             + "; ".join(lacking) + "." + final]
 

@@ -844,8 +844,8 @@ def report(args):
         try:
             studies.main(["--profile", profile, "--jobs", str(args.jobs), *(["--data", data] if data else []),
                           *(["--archs", ",".join(archs)] if archs else [])])
-        except SystemExit as stop:                                         # some run failed: the others are drawn
-            if not isinstance(stop.code, str) or not any(c.epochs and runs.folder(c, profile).exists() for c in planned):
+        except studies.Failed as stop:                                     # the others are drawn
+            if not any(c.epochs and runs.folder(c, profile).exists() for c in planned):
                 raise
             failed, parameters["train"] = stop.code, False
             print(failed, file=sys.stderr, flush=True)

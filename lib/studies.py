@@ -797,6 +797,8 @@ def main(argv=None):
         looked_at = [path for path in runs.paths(args.profile)             # with --retrain also those that another data set needs
                      if path.name in names or (args.retrain and (args.match or "") in path.name)]
         found = damaged(looked_at, mend=args.retrain and not args.dry_run)
+        whole = [c for c in wanted if (path := runs.folder(c, args.profile)).exists() and path not in found]
+        unchanged([] if args.dry_run else whole, args.profile)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     aside, failed = (list(found), []) if args.retrain else ([], [f"damaged: {sentence}" for sentence in found.values()])
@@ -817,7 +819,6 @@ def main(argv=None):
         sys.exit("error: " + "\n".join(failed)) if failed else None
         return
     try:                                                                   # whatever cannot run says so before anything is trained
-        unchanged([c for c in wanted if c not in missing and runs.folder(c, args.profile) not in found], args.profile)
         for config in missing:
             check(config)
     except (ValueError, OSError) as error:
@@ -837,7 +838,11 @@ def main(argv=None):
     except BrokenExecutor:
         failed.append(WORKER_KILLED)
     if failed:                                                             # the others are stored; this many need a look
-        sys.exit("error: " + "\n".join(failed))
+        raise (SystemExit if found and not args.retrain else Failed)("error: " + "\n".join(failed))
+
+
+class Failed(SystemExit):
+    """Some runs were tried and failed, and nothing else is wrong: what is stored can be drawn."""
 
 
 def outcomes(configs, profile_name, jobs, store=None):

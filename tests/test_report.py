@@ -414,16 +414,17 @@ def test_for_the_reference_alone_the_notebook_of_small_encoders_recipes_is_left_
 
 
 def test_a_run_that_fails_is_told_and_the_others_are_drawn(dry, monkeypatch, capsys):
-    def fails(arguments, code="error: resnet18-seed1: Collapsed"):
-        raise SystemExit(code)
-    monkeypatch.setattr(studies, "main", fails)
+    def fails(error):
+        raise error
+    monkeypatch.setattr(studies, "main", lambda given: fails(studies.Failed("error: resnet18-seed1: Collapsed")))
     with pytest.raises(SystemExit, match="error: resnet18-seed1: Collapsed"):
         report.main(["--profile", "quick"])
     assert {parameters["train"] for parameters in dry["executed"]} == {False} and "mine" in dry
     assert capsys.readouterr().err.startswith("error: resnet18-seed1: Collapsed")
-    for arguments, code in ((["--profile", "smoke"], "error: nothing is stored"), (["--profile", "quick"], 130)):
+    changed = SystemExit("error: was trained on other images than lie there now")
+    for arguments, error in ((["--profile", "smoke"], studies.Failed("error: nothing is stored")), (["--profile", "quick"], changed)):
         dry["executed"].clear()
-        monkeypatch.setattr(studies, "main", lambda given: fails(given, code))     # noqa: B023
+        monkeypatch.setattr(studies, "main", lambda given: fails(error))           # noqa: B023
         with pytest.raises(SystemExit):
             report.main(arguments)
         assert not dry["executed"]

@@ -642,7 +642,7 @@ def test_a_run_that_fails_is_named_at_the_end_and_the_others_are_stored(toy, mon
             raise FloatingPointError("the loss is not finite")
         train(config, *rest)
     monkeypatch.setattr(runs, "_train", fails_once)
-    with pytest.raises(SystemExit, match="FloatingPointError: the loss is not finite"):
+    with pytest.raises(studies.Failed, match="FloatingPointError: the loss is not finite"):
         main(["--profile", "toy"])
     stored = [path.name for path in runs.paths("toy")]
     assert stored and not any("seed0" in name and "untrained" not in name for name in stored)
