@@ -28,6 +28,7 @@ AHEAD = 4096  # images whose parameters are drawn at once
 HIDE_GRIDS = (4, 8, 16)  # patches a side of Hide-and-Seek, one drawn per image; 56, 28 and 14 pixels at 224
 ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # (24, 4): operation at each step of the jitter
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+FIXED = 2 ** 31 - 1  # seed of the fixed views that every encoder is measured on: no training may use it
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ import pandas as pd
 from scipy import stats
 
 from lib import models
+from lib.metrics import PER_CLASS
 
 MARGIN = 0.03       # "no overfitting": accuracies within three points of each other
 PURITY_MARGIN = 0.03  # "locally as pure": homogeneity at FINEST clusters a class at most this much below the reference's
-PER_CLASS = (1, 2, 4, 8, 16)    # clusters a class of the k-means curves (lib.probe)
-FINEST = PER_CLASS[-1]          # clusters a class at which local purity is compared
+FINEST = PER_CLASS[-1]  # clusters a class at which local purity is compared
 MATCHED = 2         # clusters a class at which the reference's homogeneity is the one that completeness is compared at
 CEILING = 0.98      # both sides above: the pretext task cannot tell memory from skill
 UNITS = {"points": 100, "points per doubling of width": 100, "distance²": 1, "reduction of distance²": 1,
@@ -123,6 +123,7 @@ class Remedy:
     encoders: tuple    # those on which it is judged
     notebook: str
     elsewhere: dict = field(default_factory=dict)   # data set -> the variant of it on which it is judged instead
+    because: str = ""  # what that variant has, as a clause after its name
 
 
 REMEDIED = ("mobilenet_v3_small", "resnet18")   # where remedies are tried one at a time
@@ -135,7 +136,8 @@ REMEDIES = [
            "the shortest queue that every seed was trained with, the arm without any aside", None, REMEDIED, "04_negatives"),
     Remedy("augmentation", "Stronger augmentation helps small models", "paper, remedy: augmentation",
            "colour jitter (0.8, 0.8, 0.8, 0.4) and greyscale 0.5; on textures, which are grey, judged on textures:tint=0.5", STRONGER,
-           REMEDIED, "05_augmentation", {"textures": "textures:tint=0.5"}),
+           REMEDIED, "05_augmentation", {"textures": "textures:tint=0.5"},
+           "where each image has a hue that says nothing of its class: a shortcut, built in, that the remedy takes away"),
     Remedy("projector", "A wider projector helps small models", "paper, remedy: projector", "the wide projector", WIDER, REMEDIED,
            "07_projector"),
     Remedy("initialization", "A start that SEED distilled helps small models", "paper, remedy: initialization",
@@ -504,8 +506,8 @@ def _of_remedies(t, profile, remedies, reference):
     for r in remedies:
         other = r.elsewhere.get(arms.data.iloc[0])
         if other and (t.data == other).any():
-            found.append(f"On {profile}, the claim \"{r.statement}\" is judged on {other}, where each image has a hue that says nothing of "
-                         "its class: a shortcut, built in, that the remedy takes away. Learning rates were chosen without it.")
+            found.append(f"On {profile}, the claim \"{r.statement}\" is judged on {other}, {r.because}. Learning rates were "
+                         "chosen without it.")
     taught = [arch for arch in linear.index if arch != reference and reference in linear]
     teacher = arms[(arms.arch == reference) & (arms.seed == 0)].linear_test.mean()
     above_it = [arch for arch in taught if linear[arch] > teacher]

@@ -45,6 +45,7 @@ from tqdm import tqdm
 
 NAMES = ("textures", "digits", "cifar10", "cifar100", "stl10", "cifar10_jpeg", "folder:PATH")
 TEXTURES = (10_000, 2_000, 5_004)       # train, val, test
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR10_JPEG = (50_000, 10_000)         # train + val, test: fewer means that unpacking was interrupted
 FOLDER_SIZE = 224                       # side of a folder's images unless they are small squares or a size is asked for
 SMALL = 96                              # a folder of squares up to this side is kept as it is
@@ -122,7 +123,7 @@ class Split:
             return
         on_gpu = torch.device(self.images.device).type == "cuda"
         loader = DataLoader(_BatchReader(self.images.to("cpu")), batch_size=None, sampler=chunks, pin_memory=on_gpu,
-                            num_workers=min(8, (os.cpu_count() or 1) - 1),
+                            num_workers=min(8, torch.get_num_threads() - 1),     # --jobs divides the threads among the runs
                             generator=torch.Generator())    # the global one must not notice how images are read
         for index, images in loader:
             if isinstance(images, torch.Tensor):
@@ -319,6 +320,13 @@ def _cifar10_jpeg(root: Path) -> Source:
         raise ValueError(f"cifar10_jpeg in {path} has {counts[0]} train and {counts[1]} test images instead of "
                          f"{CIFAR10_JPEG[0]} and {CIFAR10_JPEG[1]}: {unpack}")
     return _folder(path, 32)
+
+
+def class_names(name: str, n: int) -> tuple[str, ...]:
+    """Names of the n classes of data set `name`, by label, without reading it: "class 0", ... where only its files know them."""
+    from lib import textures
+    known = tuple(textures.CLASSES) if name.startswith("textures") else CIFAR10 if name in ("cifar10", "cifar10_jpeg") else ()
+    return known if len(known) == n else tuple(f"class {label}" for label in range(n))
 
 
 # ---- folders of images ----

@@ -19,6 +19,7 @@ from sklearn.metrics import adjusted_mutual_info_score, homogeneity_completeness
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
+PER_CLASS = (1, 2, 4, 8, 16)  # clusters a class of the k-means curves that a run stores
 BLOCK = 4096  # rows and columns of distances held at once: 64 MB
 BLAS = ThreadpoolController()
 

@@ -16,7 +16,6 @@ from torchvision.transforms.functional import resize
 from lib import augment, metrics, models, train
 
 CALIBRATION = 1024         # training images for the BatchNorm statistics
-VIEW_SEED = 2 ** 31 - 1    # of the fixed views that every encoder is measured on; no training may use it
 PROBE_LRS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 PROBE_EPOCHS = 30
 INSTANCES = 5000           # images on each side of the instance-discrimination test
@@ -44,7 +43,7 @@ def embed(encoder, split, rows, view, batch_size=500):
 
 @dataclass(frozen=True)
 class Viewer:
-    """The fixed views of the evaluation: the MoCo v2 augmentation, whatever the training used, keyed by VIEW_SEED."""
+    """The fixed views of the evaluation: the MoCo v2 augmentation, whatever the training used, keyed by augment.FIXED."""
 
     standardize: str
     flip: bool
@@ -54,7 +53,7 @@ class Viewer:
 
     def augmented(self, stream):
         recipe = augment.Augmentation(standardize=self.standardize, flip_p=0.5 if self.flip else 0.0)
-        return lambda images, index: augment.view(images, index, recipe, VIEW_SEED, 0, stream)
+        return lambda images, index: augment.view(images, index, recipe, augment.FIXED, 0, stream)
 
 
 def balanced(labels, n):
@@ -225,7 +224,7 @@ def evaluate(encoder, data, config, projector=None):
     out |= linear_probe(h["train"], y["train"], h["val"], y["val"], h["test"], y["test"], classes)
     out |= {"effective_rank_test": metrics.effective_rank(h["test"]), "spread_test": metrics.collapse(h["test"])}
 
-    ks = [k for k in (classes * f for f in (1, 2, 4, 8, 16)) if k <= len(y["test"]) // 5]
+    ks = [k for k in (classes * f for f in metrics.PER_CLASS) if k <= len(y["test"]) // 5]
     for row in metrics.cluster_structure(h["test"], y["test"], ks, seed=0, restarts=1):
         out |= {f"{name}_k{row['k']}": row[name] for name in ("homogeneity", "completeness")}
     if data.test.factors and int(y["test"].bincount().min()) >= FACTOR_IMAGES:

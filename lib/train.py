@@ -94,7 +94,7 @@ class PretrainConfig:
                 ("epochs", ">= 0", lambda x: x >= 0), ("batch_size", ">= 2", lambda x: x >= 2),
                 ("queue", ">= 1, or 0 with batch_keys", lambda x: x >= 1 or x == 0 and self.batch_keys and self.method == "moco"),
                 ("dim", ">= 1", lambda x: x >= 1),
-                ("bn_splits", ">= 1", lambda x: x >= 1), ("seed", "0 to 2**31 - 1", lambda x: 0 <= x < 2 ** 31),
+                ("bn_splits", ">= 1", lambda x: x >= 1), ("seed", "0 to 2**31 - 2", lambda x: 0 <= x < augment.FIXED),
                 ("tau", "> 0", lambda x: 0 < x < math.inf), ("teacher_tau", "> 0", lambda x: 0 < x < math.inf),
                 ("m", "0 to 1", lambda x: 0 <= x <= 1),
                 ("lr", "> 0", lambda x: 0 < x < math.inf), ("weight_decay", ">= 0", lambda x: 0 <= x < math.inf),

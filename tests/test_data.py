@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import pickle
 import tempfile
 import warnings
@@ -276,6 +275,12 @@ def test_a_limit_keeps_a_balanced_part_of_the_same_splits(tmp_path):
     assert equal(whole, load_folder(path, limit=108)) and equal(whole, load_folder(path, limit=10**9))
 
 
+def test_class_names_are_known_without_the_images_where_the_data_set_fixes_them():
+    assert datasets.class_names("textures:tint=0.5", 12) == load("textures", limit=120).classes
+    assert datasets.class_names("cifar10", 10) == datasets.class_names("cifar10_jpeg", 10) == tuple(sorted(datasets.CIFAR10))
+    assert datasets.class_names("folder:/my/images", 3) == ("class 0", "class 1", "class 2") == datasets.class_names("cifar10", 3)
+
+
 def test_a_limit_shrinks_val_in_proportion_and_test_to_half_of_it():
     assert datasets._limited((45_000, 5_000, 10_000), 10, 10_000) == (10_000, 1_111, 5_000)
     assert datasets._limited((10_000, 2_000, 5_004), 12, 512) == (512, 120, 256)
@@ -350,7 +355,7 @@ def test_a_batch_larger_than_the_order_is_refused_instead_of_no_steps(folder, ba
 
 @pytest.mark.parametrize("cores", [1, 3])
 def test_a_folder_too_large_for_memory_streams_the_same_batches(folder, monkeypatch, cores):
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)         # without and with worker processes
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)         # without and with worker processes
     held, streamed = load_folder(folder), load_folder(folder, memory_gib=1e-6)
     assert isinstance(streamed.train.images, FolderImages) and streamed.size == held.size == 12
     assert streamed.train.images.shape == held.train.images.shape and streamed.classes == held.classes
@@ -367,8 +372,17 @@ def test_a_folder_too_large_for_memory_streams_the_same_batches(folder, monkeypa
         assert torch.equal(i, j) and torch.equal(a, b)
 
 
+@pytest.mark.parametrize("threads, workers", [(1, 0), (3, 2), (64, 8)])
+def test_a_streamed_folder_is_read_by_as_many_processes_as_the_run_has_threads_besides_its_own(folder, monkeypatch, threads, workers):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    loaders = []
+    monkeypatch.setattr("lib.data.DataLoader", lambda *given, **options: loaders.append(options) or [])
+    train = load_folder(folder, memory_gib=0).train
+    assert list(train.batches(torch.arange(36), 9)) == [] and [options["num_workers"] for options in loaders] == [workers]
+
+
 def test_a_streamed_folder_trains_and_is_evaluated_like_one_in_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     folder = make_folder(tmp_path / "images", side=32)
     data = [load_folder(folder, **more) for more in ({}, {"memory_gib": 0})]
     config = tiny(batch_size=12, queue=24, epochs=1, evaluation="full")
@@ -387,7 +401,7 @@ def test_a_streamed_folder_has_a_checksum_of_its_listing(folder):
 
 @pytest.mark.parametrize("cores", [1, 2])
 def test_an_undecodable_image_met_while_streaming_is_named_in_one_sentence(folder, monkeypatch, cores):
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
     train = load_folder(folder, memory_gib=0).train
     for path in train.images.paths():
         Path(path).write_bytes(b"\x89PNG")

@@ -61,7 +61,9 @@ def test_the_fixed_views_depend_on_the_image_and_on_nothing_else(textures):
     assert torch.equal(view[2:4], viewer.augmented(0)(images[2:4], index[2:4]))
     assert not torch.equal(view, viewer.augmented(1)(images, index))
     assert torch.equal(viewer.original(images, index), augment.original(images, "image"))
-    assert probe.VIEW_SEED >= 2 ** 31 - 1                                   # lib.train allows seeds up to there
+    with pytest.raises(ValueError, match="seed = 2147483647; allowed: an integer below 2\\*\\*31, 0 to 2\\*\\*31 - 2"):
+        train.PretrainConfig(seed=augment.FIXED)                                  # they are of no training
+    assert train.PretrainConfig(seed=augment.FIXED - 1)
     mirrored = {f: replace(viewer, flip=f).augmented(0)(images, index) for f in (False, True)}
     same = [torch.allclose(a, b, atol=1e-4) or torch.allclose(a, b.flip(2), atol=1e-4) for a, b in zip(*mirrored.values(), strict=True)]
     assert all(same) and not torch.equal(*mirrored.values())

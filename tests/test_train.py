@@ -86,7 +86,7 @@ def test_any_value_of_a_field_is_refused_in_one_sentence_or_makes_a_run_that_can
 
 SOUND = {"tau": floats(1e-30, 1e30), "lr": floats(1e-30, 1e30), "weight_decay": floats(0, 1e30), "m": floats(0, 1),
          "crop_min": floats(1e-9, 1), "jitter": st.tuples(*[floats(0, 5)] * 3, floats(0, 0.5)), "blur_p": floats(0, 1),
-         "hide_p": floats(0, 1), "smoothing": floats(0, 0.999), "warmup_epochs": floats(0, 1), "seed": st.integers(0, 2 ** 31 - 1),
+         "hide_p": floats(0, 1), "smoothing": floats(0, 0.999), "warmup_epochs": floats(0, 1), "seed": st.integers(0, 2 ** 31 - 2),
          "dim": st.integers(1, 300), "queue": st.integers(1, 2).map(lambda n: 32 * n), "symmetric": st.booleans(),
          "batch_keys": st.booleans(), "optimizer": st.sampled_from(["sgd", "adamw"]), "projector": st.sampled_from(["wide", "linear"]),
          "precision": st.sampled_from(["fp32", "bf16"])}
