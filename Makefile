@@ -3,6 +3,7 @@ PROFILE ?= quick
 JOBS ?=
 PARAMS ?=
 MATCH ?=
+comma := ,
 PYTHON := $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
             $(if $(shell $(p) -c 'import sys; print("ok" if sys.version_info >= (3, 11) else "")' 2>/dev/null),$(p))))
 BIN := .venv/bin
@@ -15,7 +16,7 @@ help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1  /p' Makefile
 
 report: .venv/installed  ## train what PROFILE (quick) lacks, execute the notebooks, build results/report/index.html
-	$(RUN) lib.report --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS)) $(foreach p,$(PARAMS),-p "$(p)")
+	$(RUN) lib.report --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS)) $(foreach p,$(subst $(comma) ,$(comma),$(PARAMS)),-p "$(p)")
 
 render: PROFILE := textures
 render: .venv/installed  ## draw the report from the committed results alone, in place of yours; trains nothing, three minutes

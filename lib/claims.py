@@ -7,6 +7,7 @@ chance (22 % where two measures decide).
 """
 import re
 from dataclasses import dataclass, field
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -213,6 +214,7 @@ CLAIMS.append(Claim("improved_gathers_paper", "The gains of the remedies togethe
                     "this arm's, otherwise as improved_helps; an association: no cause is claimed; all five encoders: one that contradicts "
                     "refutes", "reduction of distance²", "08_improved_baselines"))
 BY_NAME = {claim.name: claim for claim in CLAIMS}
+ENCODERS_OF = {f"{r.name}_{measure}": r.encoders for r in REMEDIES for measure in ("helps", "gathers", "gathers_paper")}
 OBSERVATIONS = ("pretext_learned", "no_overfitting", "over_clustered_paper", "over_clustered_centred", "over_clustered")
 
 
@@ -274,6 +276,30 @@ def _measure(row):
     return row.test.rpartition("Shown: ")[2]
 
 
+UNREACHED = "no number: the curve of some run does not hold the purity to compare at"
+
+
+def effect(row):
+    """(effect, interval) of a ledger row in readable units: ("+12.3 points", "[+10.1, +14.5]"); empty where there is none."""
+    unit = unit_of(row)
+    if np.isnan(row.effect):
+        return "", ""
+    def signed(value):
+        return f"{round(value * UNITS[unit], _digits(unit)) + 0.0:+.{_digits(unit)}f}".replace("-", "−")    # + 0.0: never -0.0
+    return f"{signed(row.effect)} {unit}", "" if np.isnan(row.low) else f"[{signed(row.low)}, {signed(row.high)}]"
+
+
+def _digits(unit):
+    return 1 if UNITS[unit] > 1 else 3
+
+
+def smallest_detectable(row):
+    """For an undecided row: the smallest effect that its seeds could have shown (two-sided 95 %, power 80 %), from the interval, in the
+    effect's unit; "" for another, or where closeness is the claim."""
+    least, unit = detectable((row.high - row.low) / 2, freedom(row)), unit_of(row)
+    return "" if row.verdict != UNDECIDED or np.isnan(least) else f"{least * UNITS[unit]:.{_digits(unit)}f}"
+
+
 def unit_of(row):
     """The unit of a ledger row's effect, a key of UNITS; of two measures that of the one shown."""
     return "of uniformity" if _measure(row).startswith("uniformity") else BY_NAME[row.claim.partition("/")[0]].unit
@@ -333,7 +359,8 @@ def solved(trained, untrained):
 
 
 def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
-    """Rows of every claim, one per encoder and one for all together, from the tidy table of one profile's runs (runs.table).
+    """Rows of every claim, one per encoder and one for all together, from the tidy table of one profile's runs (runs.table). Another
+    encoder that has runs gets rows of its own, which do not count for all together.
 
     The reference counts as learned by the same rule as an encoder, against its own untrained self; it need not have a better kNN than
     the encoder that is judged. Of two measures, the row shows the one that decided; the row for all together shows the encoder with
@@ -349,7 +376,7 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
     before = every[every.width == 1]
     large = arms[arms.arch == reference]
     grown = learned(large, before[before.arch == reference])               # an unlearned reference is no reference
-    for arch in architectures:
+    for arch in (*architectures, *_besides(arms, (*architectures, reference))):
         a, u = arms[arms.arch == arch].sort_values("seed"), before[before.arch == arch].sort_values("seed")
         if not set(a.seed) & set(u.seed):
             rows += [_row(c, profile, arch, np.nan, np.nan, np.nan, 0, NOT_TESTED, []) for c in OBSERVATIONS]
@@ -380,9 +407,10 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
             lacking = NOT_LEARNED if not learned(a, u) else f"{NOT_LEARNED} (the reference)" if not grown else ""
             rows.append(_row(name, profile, arch, *measures[shown][:3], min(len(a), len(large)), UNDECIDED if lacking else verdict,
                              [*runs, *large.run], f"{shown}, {lacking}" if lacking else shown, data))
-    rows += _remedies(t, profile, arms, before, architectures)
+    rows += _remedies(t, profile, arms, before, architectures, reference)
     for name in [c for c in BY_NAME if c != "size_not_architecture"]:
-        parts = [r for r in rows if r["claim"].startswith(name + "/")]
+        asked = [f"{name}/{arch}" for arch in architectures if arch in ENCODERS_OF.get(name, architectures)]
+        parts = [r for r in rows if r["claim"] in asked]
         tested, verdict = [r for r in parts if r["verdict"] != NOT_TESTED], together(r["verdict"] for r in parts)
         size = (lambda r: r["effect"]) if name != "no_overfitting" else lambda r: -abs(r["effect"])
         least = min([r for r in tested if r["verdict"] == verdict] or tested, key=lambda r: (np.isnan(r["effect"]), size(r)), default=None)
@@ -391,6 +419,11 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
         rows.append(row | ({c: least[c] for c in ("test", "data", "purer")} if least else {}))
     rows.append(_size(t, profile, arms, large, every, grown))
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _besides(arms, known):
+    """Encoders with runs that are none of `known`, in the order of lib.models.ENCODERS."""
+    return [arch for arch in models.ENCODERS if arch in set(arms.arch) - {*known}]
 
 
 HEADROOM = 0.02     # below the same encoder trained with labels: less room than that, and accuracy cannot tell what a remedy does
@@ -518,9 +551,13 @@ def _of_remedies(t, profile, remedies, reference):
 
 
 def _key(t, columns):
-    """One text a row, of the columns that there are. Not astype(str), which leaves a missing `limit` missing, equal to nothing."""
+    """One text a row, of the columns that there are: 1 and 1.0 are one value, a missing `limit` equals another."""
+    def plain(value):
+        if isinstance(value, (tuple, list)):
+            return tuple(map(plain, value))
+        return float(value) if isinstance(value, Real) and not isinstance(value, (bool, np.bool_)) else value
     values = zip(*(t[c] for c in columns if c in t), strict=True)
-    return pd.Series(["|".join(map(str, row)) for row in values], index=t.index, dtype=object)
+    return pd.Series(["|".join(str(plain(value)) for value in row) for row in values], index=t.index, dtype=object)
 
 
 def _same(t, like, columns):
@@ -565,11 +602,13 @@ def departing(t, b, changes):
     return _same(same, pd.DataFrame([changes]), list(changes)) if changes else same
 
 
-def _remedies(t, profile, arms, before, architectures):
-    """Rows of every remedy on every encoder that it is judged on: its arm against the baseline, seed by seed."""
+def _remedies(t, profile, arms, before, architectures, reference):
+    """Rows of every remedy on every encoder that it is judged on, and on others that were trained with it: its arm against the baseline,
+    seed by seed."""
     rows = []
     for remedy in REMEDIES:
-        for arch in [a for a in architectures if a in remedy.encoders]:
+        judged = [a for a in architectures if a in remedy.encoders]
+        for arch in (*judged, *_besides(arms, (*judged, reference))):
             a = b = arms[arms.arch == arch]
             u = before[before.arch == arch]
             other = remedy.elsewhere.get(b.data.iloc[0]) if len(b) else None
@@ -588,6 +627,8 @@ def _remedies(t, profile, arms, before, architectures):
                     a, b = same[same.queue == known.min()], same[same.queue == known.max()]
             seeds = sorted(set(a.seed) & set(b.seed)) if set(a.run) != set(b.run) else []
             a, b = (x[x.seed.isin(seeds)].sort_values("seed") for x in (a, b))
+            if not seeds and arch not in judged:
+                continue
             for measure in ("helps", "gathers", "gathers_paper") if remedy.name == "improved" else ("helps", "gathers"):
                 claim = f"{remedy.name}_{measure}"
                 if not seeds or measure == "gathers" and np.isnan(matched_purity(b)):

@@ -188,11 +188,14 @@ def check(name: str, root: str | Path = ".data") -> None:
 
 
 @lru_cache
-def folder_count(name: str) -> int | None:
-    """Training images of `folder:PATH`, val included; None for another name or a folder that is not there."""
+def folder_extent(name: str) -> tuple[int, int] | None:
+    """Side in pixels and training images, val included, of `folder:PATH`; None for another name or a folder that is not there."""
     match = FOLDER.fullmatch(name)
     train = match and Path(match[1]).expanduser() / "train"
-    return len(_files(train)[1]) if train and train.is_dir() else None
+    if not train or not train.is_dir():
+        return None
+    files = _files(train)[1]
+    return int(match[2]) if match[2] else files and _common_side(files) or FOLDER_SIZE, len(files)
 
 
 # ---- splits ----
@@ -323,10 +326,8 @@ def _cifar10_jpeg(root: Path) -> Source:
 
 
 def class_names(name: str, n: int) -> tuple[str, ...]:
-    """Names of the n classes of data set `name`, by label, without reading it: "class 0", ... where only its files know them."""
-    from lib import textures
-    known = tuple(textures.CLASSES) if name.startswith("textures") else CIFAR10 if name in ("cifar10", "cifar10_jpeg") else ()
-    return known if len(known) == n else tuple(f"class {label}" for label in range(n))
+    """Names of the n classes of data set `name`, by label, without its files: "class 0", ... where only they know them."""
+    return CIFAR10 if name in ("cifar10", "cifar10_jpeg") and n == len(CIFAR10) else tuple(f"class {label}" for label in range(n))
 
 
 # ---- folders of images ----
@@ -369,7 +370,7 @@ def _folder(path: Path, size: int | None) -> Source:
 
     def build():
         images = FolderImages(path, np.array(relative), np.array([stat.st_size for stat in stats]), size or 1)
-        images.size = size or _common_side(images) or FOLDER_SIZE
+        images.size = size or _common_side(images.paths()) or FOLDER_SIZE
         n = len(train[0])
         pool, held_out = images.subset(slice(n)), images.subset(slice(n, None))
         return tuple(classes), Split(pool, torch.from_numpy(train[1])), Split(held_out, torch.from_numpy(test[1])), None
@@ -377,10 +378,10 @@ def _folder(path: Path, size: int | None) -> Source:
     return [str(path.absolute()), size, listing.hexdigest(), PIL.__version__], build
 
 
-def _common_side(images: FolderImages) -> int | None:
-    """The side of a folder's images if all are squares of one side up to SMALL; stops at the first that is not."""
+def _common_side(paths: list[str]) -> int | None:
+    """The side of these images if all are squares of one side up to SMALL; stops at the first that is not."""
     sides = set()
-    for path in images.paths():
+    for path in paths:
         with _refusing(path), Image.open(path) as image:
             sides |= set(image.size)
         if len(sides) > 1 or max(sides) > SMALL:

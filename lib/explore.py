@@ -115,10 +115,11 @@ def run_page(run, what, rests, drawn=""):
 # ---- UMAP ----
 
 def picture(image):
-    """An image (3, S, S), uint8, as a data URI: WebP, small, for a look."""
+    """An image (3, S, S), uint8, as a data URI: WebP, at most IMAGE pixels a side, for a look."""
     from PIL import Image
-    file = io.BytesIO()
-    Image.fromarray(np.asarray(image).transpose(1, 2, 0)).save(file, "webp", quality=60)
+    file, drawn = io.BytesIO(), Image.fromarray(np.asarray(image).transpose(1, 2, 0))
+    drawn.thumbnail((IMAGE, IMAGE))
+    drawn.save(file, "webp", quality=60)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
@@ -135,8 +136,8 @@ def umaps(found, classes, factors=None, images=None, title=""):
     """UMAPs side by side as HTML: a point under the pointer shows its image, class, factors and how many of its neighbours in the picture
     share its class; what is selected in one is selected in all. Colours by class or by a factor.
 
-    found: {encoder's label: lib.runs.umap}; classes: names; factors: {name: (N,) values}; images: (N, 3, S, S) uint8 or None. "" without
-    any. An iframe, so that neither page nor script touches the other.
+    found: {encoder's label: lib.runs.umap}; classes: names; factors: {name: (N,) values}; images: (N, 3, S, S) uint8, or a
+    folder's, by the points' `index`, or None. "" without any. An iframe, so that neither page nor script touches the other.
     """
     if not found:
         return ""
@@ -162,7 +163,7 @@ def umaps(found, classes, factors=None, images=None, title=""):
         cmap = colormaps["hsv" if name in plots.CYCLIC else "viridis"]
         colours[name] = [to_hex(cmap(v)) if np.isfinite(v) else "#d0d0d0" for v in scaled]
     if images is not None:
-        data["image"] = [picture(images[i]) for i in index]
+        data["image"] = [picture(image) for image in images[index]]
     for i, points in enumerate(tables.values()):
         data |= {f"x{i}": points.x.values, f"y{i}": points.y.values, f"same{i}": sharing(points[["x", "y"]].values, labels)}
     source, panels = ColumnDataSource(data), []

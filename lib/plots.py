@@ -176,7 +176,11 @@ def counted(table):
         index=["profile", "data", "arm"], columns="encoder", values="run", aggfunc="count", fill_value=0, sort=False)
 
 
-def ablation(table, columns, gain="linear_test", costs=None):
+ABLATION = {"linear probe": "linear_test", "kNN": "knn_test", "pretext, held out": "instdisc_dsd_top1_test",
+            "completeness": "completeness_matched", "local purity": "homogeneity_fine"}
+
+
+def ablation(table, columns=ABLATION, gain="linear_test", costs=None):
     """Mean [95 % interval] of each arm per profile and encoder, the baseline first, in percent; the last column is the gain over the
     baseline in points, paired by seed. columns: heading -> column, fractions; costs: the same, shown as medians without percent."""
     rows, won = [], gains(table, gain)
@@ -197,25 +201,15 @@ def ablation(table, columns, gain="linear_test", costs=None):
 
 
 def verdicts(ledger, *names):
-    """Rows of the ledger (claims.ledger) as a reader wants them, for the claims `names`.
-
-    Effects that are differences of fractions stand in points. "smallest detectable" is the smallest effect that these seeds could
-    have shown (claims.detectable: 95 % two-sided, power 80 %), computed from the interval; none where closeness is the claim.
-    """
+    """Rows of the ledger (claims.ledger) as a reader wants them, for the claims `names`: claims.effect, claims.smallest_detectable."""
     rows = []
     for row in ledger.itertuples():
         name, _, arch = row.claim.partition("/")
         if name not in names:
             continue
-        unit = claims.unit_of(row)
-        scale, digits = claims.UNITS[unit], 1 if claims.UNITS[unit] > 1 else 3
-        effect, low, high = (round(scale * x, digits) + 0.0 for x in (row.effect, row.low, row.high))
-        bars = "" if np.isnan(row.low) else f" [{low:+.{digits}f}, {high:+.{digits}f}]"
-        least = claims.detectable((row.high - row.low) / 2, claims.freedom(row))
         rows.append({"profile": row.profile, "claim": name, "encoder": label(arch) if arch else "all together",
-                     "effect [95 %]": "" if np.isnan(row.effect) else f"{effect:+.{digits}f}{bars}",
-                     "unit": "" if np.isnan(row.effect) else unit, "seeds": row.n, "verdict": row.verdict, "reads as": claims.reading(row),
-                     "smallest detectable": "" if np.isnan(least) else f"{scale * least:.{digits}f}"})
+                     "effect [95 %]": " ".join(claims.effect(row)).strip(), "seeds": row.n, "verdict": row.verdict,
+                     "reads as": claims.reading(row), "smallest detectable": claims.smallest_detectable(row)})
     rows = sorted(rows, key=lambda row: names.index(row["claim"]))
     table = pd.DataFrame(rows).set_index(["profile", "claim", "encoder"])
     return table if table["reads as"].any() else table.drop(columns="reads as")
@@ -565,7 +559,8 @@ def clusters(table, title="", reference=models.LARGE):
 
     The vertical line is the reference's homogeneity at two clusters a class, where claims.completeness_at compares. Three Axes.
     """
-    found = [f for f in claims.PER_CLASS if len(table) and f"homogeneity_k{int(table.classes.iloc[0]) * f}" in table]
+    found = [f for f in claims.PER_CLASS if len(table) and (name := f"homogeneity_k{int(table.classes.iloc[0]) * f}") in table
+             and table[name].notna().any()]
     names = {f: [f"{n}_k{int(table.classes.iloc[0]) * f}" for n in ("homogeneity", "completeness")] for f in found}
     trained = _runs(table, "trained", *sum(names.values(), []))
     if trained.empty or not found:

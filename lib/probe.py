@@ -153,6 +153,11 @@ def _projected(projector, h):
     return deepcopy(projector).cpu().eval()(h)
 
 
+def monitored(images, classes):
+    """How many of `images` balanced ones a side the pretext task has during training: MONITORED at most, as many of each class."""
+    return max(1, min(MONITORED, images) // classes) * classes
+
+
 def monitor(data, config):
     """What the loop records during training: a function (encoder, epoch) -> dict, at five epochs, {} at the others; only at the last
     where evaluation is "val".
@@ -173,7 +178,7 @@ def monitor(data, config):
         fewest = min(int(getattr(data, side).labels.bincount().min()) for side in sides) * len(data.classes)
         for side in sides:                                                 # as many on both sides, so chance is the same
             split = getattr(data, side)
-            rows = balanced(split.labels, min(MONITORED, fewest))
+            rows = balanced(split.labels, monitored(fewest, len(data.classes)))
             h = [metrics.unit(embed(encoder, split, rows, v)) for v in (viewer.original, viewer.augmented(0))]
             out[f"instdisc_{side}"] = (metrics.instance_discrimination(h[0], h[1], h[0]) < 1).double().mean().item()
         gallery, rows = (torch.arange(min(n, len(split.labels))) for n, split in ((2048, data.train), (1000, data.val)))

@@ -133,7 +133,7 @@ def table(*profiles, store=runs.STORE, data=None, archs=None):
     t = runs.table(*profiles, store=store)
     def names(study):
         return {(p, runs.folder(c, p).name) for p in profiles for given in ([data] if data else [None, *studies.profile(p).copies])
-                for c in [*study(p, given), *study(p, given, archs)]}
+                for some in ([None, archs] if archs else [None]) for c in study(p, given, some)}
     if t.empty:
         return t
     planned, standard = names(studies.plan), names(studies.encoders)
@@ -156,35 +156,6 @@ def write_claims(rows, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.is_file() or path.read_text() != text:
         path.write_text(text)
-
-
-def unit_of(row):
-    """(factor, digits, unit) of a ledger row's effect, as a reader sees it."""
-    unit = claims.unit_of(row)
-    return claims.UNITS[unit], 1 if claims.UNITS[unit] > 1 else 3, unit
-
-
-UNREACHED = "no number: the curve of some run does not hold the purity to compare at"
-
-
-def effect(row):
-    """(effect, interval) of a ledger row in readable units: ("+12.3 points", "[+10.1, +14.5]"); empty where there is none."""
-    factor, digits, unit = unit_of(row)
-    if np.isnan(row.effect):
-        return "", ""
-    def signed(value):
-        return f"{round(value * factor, digits) + 0.0:+.{digits}f}"        # + 0.0: nothing rounds to minus nothing
-    bounds = "" if np.isnan(row.low) else f"[{signed(row.low)}, {signed(row.high)}]"
-    return f"{signed(row.effect)} {unit}".strip().replace("-", "−"), bounds.replace("-", "−")
-
-
-def detectable(row):
-    """For an undecided row: the smallest effect that its seeds could have shown (two-sided 95 %, power 80 %), from the interval."""
-    least = claims.detectable((row.high - row.low) / 2, claims.freedom(row))
-    if row.verdict != claims.UNDECIDED or np.isnan(least):
-        return ""
-    factor, digits, _ = unit_of(row)
-    return f"{least * factor:.{digits}f}"
 
 
 def percent(values):
@@ -247,7 +218,7 @@ def agreement(rows, row):
     counts = " ".join(f"{n} {MARK[v]}" for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED)
                       if (n := sum(r.verdict == v for _, r in parts)))
     if len(parts) == 2:
-        each = [f"{label} {effect(r)[0] or 'no number'}" for label, r in parts]
+        each = [f"{label} {claims.effect(r)[0] or 'no number'}" for label, r in parts]
         return f" ({counts}: {', '.join(each)})"
     shown = [label for label, r in parts if r.effect == row.effect or np.isnan(r.effect) and np.isnan(row.effect)]
     return f" ({counts}; shown: {shown[0]})" if len(shown) == 1 else f" ({counts})"
@@ -265,7 +236,9 @@ def said(row):
     if row.verdict == claims.NOT_TESTED:
         return ""
     alone = "one seed" if row.n == 1 else ""
-    return "; ".join(filter(None, (" ".join(effect(row)).strip(), alone, claims.reading(row)))) if not np.isnan(row.effect) else UNREACHED
+    if np.isnan(row.effect):
+        return claims.UNREACHED
+    return "; ".join(filter(None, (" ".join(claims.effect(row)).strip(), alone, claims.reading(row))))
 
 
 def overall(rows):
@@ -289,7 +262,8 @@ def terminal(rows):
                 lines.append(f"  {MARK[row.verdict]} not tested   {row.claim:<24} as a whole, which needs every encoder; of them:")
                 tested = [(f"  {label}", r) for label, r in parts]
             for label, r in tested:
-                lines.append(f"  {MARK[r.verdict]} {r.verdict:<13}{label:<24} {' '.join(effect(r)).strip() or 'no number'}, n = {r.n}")
+                effect = " ".join(claims.effect(r)).strip() or "no number"
+                lines.append(f"  {MARK[r.verdict]} {r.verdict:<13}{label:<24} {effect}, n = {r.n}")
         if lacking:
             lines += textwrap.wrap(f"{MARK[claims.NOT_TESTED]} not tested, for want of runs: {', '.join(lacking)}", 110,
                                    initial_indent="  ", subsequent_indent=" " * 17)
@@ -300,7 +274,7 @@ def terminal(rows):
 
 def number(shown):
     """An effect on one line; without one, why."""
-    return f'<span class="number">{text(shown)}</span>' if shown else f'<span class="quiet">{UNREACHED}</span>'
+    return f'<span class="number">{text(shown)}</span>' if shown else f'<span class="quiet">{claims.UNREACHED}</span>'
 
 
 def verdict_cell(row, parts=(), counts=""):
@@ -308,10 +282,10 @@ def verdict_cell(row, parts=(), counts=""):
     counts: `agreement`."""
     if row is None or row.verdict == claims.NOT_TESTED:
         each = [f'<br><span class="verdict {r.verdict.replace(" ", "-")}">{MARK[r.verdict]}</span> '
-                f'{text(label)}: {number(effect(r)[0])}' for label, r in parts]
+                f'{text(label)}: {number(claims.effect(r)[0])}' for label, r in parts]
         return f'<span class="verdict not-tested">{MARK[claims.NOT_TESTED]} not tested</span>{" as a whole" if each else ""}{"".join(each)}'
-    shown, bounds = effect(row)
-    least = detectable(row)
+    shown, bounds = claims.effect(row)
+    least = claims.smallest_detectable(row)
     parts = [f'<span class="verdict {row.verdict.replace(" ", "-")}">{MARK[row.verdict]} {text(row.verdict)}</span>',
              f'<span class="quiet">{text(claims.reading(row))}</span>' if shown and claims.reading(row) else "",
              number(shown), number(bounds) if bounds else "",
@@ -437,7 +411,7 @@ def verdicts_html(rows, pages):
     body = []
     for row in rows.iloc[np.argsort(rows.claim.str.contains("/", regex=False), kind="stable")].itertuples():     # as a whole first
         name, _, arch = row.claim.partition("/")
-        c, (shown, bounds), nothing = claims.BY_NAME[name], effect(row), row.verdict == claims.NOT_TESTED
+        c, (shown, bounds), nothing = claims.BY_NAME[name], claims.effect(row), row.verdict == claims.NOT_TESTED
         encoder = models.ENCODERS[arch].label if arch in models.ENCODERS else arch or "all together"
         behind = "".join(f'<li><a href="runs/{row.profile}/{run}.html">{text(run)}</a></li>' for run in row.runs.split())
         body.append([(f'{stated(c, pages)}<br><code>{text(name)}</code>', name),
@@ -447,7 +421,7 @@ def verdicts_html(rows, pages):
                                                 f'<span class="number quiet">{text(bounds)}</span>' if bounds else "",
                                                 f'<span class="quiet">{text(claims.reading(row))}</span>'))),
                       "" if np.isnan(row.effect) else f"{row.effect:.6g}"),
-                     str(row.n), text(detectable(row)),
+                     str(row.n), text(claims.smallest_detectable(row)),
                      "" if nothing else f"<details><summary>{len(row.runs.split())}</summary><ul>{behind}</ul></details>"])
     return html_table(["Claim", "Verdict", "Encoder", "Profile", "Effect, 95 % interval", "n", "Smallest detectable", "Runs"], body,
                       f"{len(body)} verdicts. A head sorts (effects as fractions, whatever their unit), its menu filters; a claim leads to "
@@ -465,7 +439,7 @@ def changes_html(changed, pages):
         row = SimpleNamespace(claim=claim, **values)
         shown = f'{MARK[row.verdict]} {text(row.verdict)}<br>'
         if claim.split("/")[0] in claims.BY_NAME:                          # in its unit, which a claim that is gone has no more
-            return shown + " ".join(number(part) for part in effect(row) if part), row.verdict
+            return shown + " ".join(number(part) for part in claims.effect(row) if part), row.verdict
         return shown + ("" if np.isnan(row.effect) else f"{row.effect:+.3g}"), row.verdict
 
     body = []
@@ -591,10 +565,11 @@ def take_away(executed, found, folder):
         links = []
         for cell in notebook["cells"]:
             for svg in [o["data"]["image/svg+xml"] for o in cell.get("outputs", []) if "image/svg+xml" in o.get("data", {})]:
-                path = folder / f"{name}-{len(links) + 1}.svg"
-                path.write_text("".join(svg))
-                links.append(f'<li><a href="take/{path.name}">{path.name}</a>: '
-                             f'{text(textwrap.shorten(cell["metadata"]["mystnb"]["image"]["alt"], 90, placeholder=" …"))}</li>')
+                path, drawn = folder / f"{name}-{len(links) + 1}.svg", "".join(svg)
+                path.write_text(drawn)
+                titled = re.search(rf"<!-- ((?:{'|'.join(studies.PROFILES)})\b.*?) -->", drawn)     # matplotlib's, of each text
+                words = textwrap.shorten(cell["metadata"]["mystnb"]["image"]["alt"], 90, placeholder=" …")
+                links.append(f'<li><a href="take/{path.name}">{path.name}</a>: {f"{titled[1]}. " if titled else ""}{text(words)}</li>')
         parts.append(f'<h2><a href="{name}.html">{text(name)}</a></h2><ul>{"".join(links)}</ul>' if links else "")
     for profile in dict.fromkeys(run.path.parent.name for run in found):
         some = [run for run in found if run.path.parent.name == profile]

@@ -679,21 +679,22 @@ def compared(name, configs, train=True, study=observations):
     """What the figures of a notebook are drawn from: (loaded, table, tables, history, figures).
 
     loaded: `gather`'s {profile: [Run]}; table: a row per run, with its arm (`remedy` where it departs from the baseline) and `change`,
-    what it departs in; tables: {profile: its part of table}; history: a row
-    per epoch of the trained arms; figures: {profile: title} of the profiles to draw: the notebook's own and
-    textures, for the observations every committed one.
+    what it departs in, and completeness at equal purity (plots.matched: the reference's for the observations, else an encoder's own
+    baseline's); tables: {profile: its part of table}; history: a row per epoch of the trained arms; figures: {profile: title} of the
+    profiles to draw: the notebook's own and textures, for the observations every committed one.
     """
     from lib import plots  # not at the top: training does without matplotlib
     loaded = gather(name, configs, train, study)
     if not loaded:
         raise ValueError(f"train = {train!r}, and no run of profile {name} nor of a committed one is stored; allowed: True, or a profile "
                          "with stored runs")
-    for p in COMMITTED:
-        for sentence in pending([run.name for run in loaded[p]], p, study=study) if p in loaded else ():
+    for p in [p for p in COMMITTED if p in loaded and {run.config.data for run in loaded[p]} & {profile(p).base.data, *profile(p).copies}]:
+        for sentence in pending([path.name for path in runs.paths(p)], p, study=study):
             print(sentence)
     table = plots.arms(runs.tidy(run for found in loaded.values() for run in found))
     changes = [change(run.config, p) for p, found in loaded.items() for run in found]
     table = table.assign(change=changes, arm=[("remedy" if c else arm) if arm == "trained" else arm for c, arm in zip(changes, table.arm)])
+    table = plots.matched(table, models.LARGE if study is observations else None)
     tables = dict(tuple(table.groupby("profile", sort=False)))
     history = runs.histories(run for found in loaded.values() for run in found)
     history = history[history.run.isin(table[table.arm.isin(["trained", "remedy"])].run)].merge(table[["profile", "run", "change"]])
@@ -739,17 +740,18 @@ def hours(configs):
     def speed(c):                                                          # images a second of a step
         usual = models.multiply_adds(c.arch, 32)
         rate = IMAGES_PER_SECOND.get(c.arch, 2e9 / usual)
-        size = SIZES.get(c.data.split(":")[0], (224, 0))[0]
-        return rate * usual / models.multiply_adds(c.arch, size, c.stem, c.width)
+        return rate * usual / models.multiply_adds(c.arch, there[c.data][0], c.stem, c.width)
     total, others = 0, {needed for config in configs for needed in runs.needs(config)} - {*configs}
+    there = {name: datasets.folder_extent(name) or SIZES.get(name.split(":")[0], (224, 1_281_167))
+             for name in {c.data for c in (*others, *configs)}}
     for c in [*others, *configs]:
         if c.arch == "pixels":
             continue
-        images = c.epochs * (c.limit or datasets.folder_count(c.data)
-                             or SIZES.get(c.data.split(":")[0], (224, 1_281_167))[1])
-        evaluation = 0.25 * (37_000 if c.evaluation == "full" else 6_000)  # images embedded, in forward passes
+        images = min(there[c.data][1], c.limit or there[c.data][1])
+        embedded = min(3.7 * images, 1.3 * images + 30_000) if c.evaluation == "full" else 0.6 * images
         share = 2 if c.symmetric else {"simclr": 1.5, "seed": 0.75, "supervised": 0.75}.get(c.method, 1)
-        total += (images * share + evaluation) / speed(c) + (0.25 * images / speed(c.teacher) if c.teacher else 0)
+        total += (c.epochs * images * share + 0.25 * embedded) / speed(c)              # to embed is one forward pass
+        total += 0.25 * c.epochs * images / speed(c.teacher) if c.teacher else 0
         total += 30 if c.evaluation == "full" else 5
     return total / 2 / 3600
 
@@ -807,10 +809,14 @@ def main(argv=None):
     if not wanted and not aside:
         sys.exit(f"error: --match {args.match!r} is in the name of no run of profile {args.profile}; --dry-run lists them")
     missing = [c for c in wanted if (path := runs.folder(c, args.profile)) in aside or not path.exists()]
+    try:
+        needs = duration(hours(missing))
+    except ValueError as error:                                            # a side that an encoder cannot take
+        sys.exit(f"error: {error}")
     starts = len({c.start for c in wanted if c.start})
     print(f"{args.profile}: {len(wanted)} runs, {f'{starts} of them starts of others, ' if starts else ''}{len(missing)} missing"
           + (f", {len(failed)} damaged" if failed else "")
-          + (f", about {duration(hours(missing))} on two idle cores with --jobs 2" if missing else ""), flush=True)
+          + (f", about {needs} on two idle cores with --jobs 2" if missing else ""), flush=True)
     for config in missing if args.dry_run else []:
         print(" ", runs.folder(config, args.profile).name)
     if {path.name for path in aside} - names:

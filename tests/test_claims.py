@@ -655,6 +655,22 @@ def test_an_arm_that_departs_in_anything_else_is_no_remedy(other):
     assert {found[f"{r.name}_helps"] for r in claims.REMEDIES} == {NOT_TESTED}
 
 
+def test_a_whole_number_among_a_remedys_changes_finds_its_runs():
+    standard = claims.baseline(world())
+    arms = standard.assign(crop_min=1.0, jitter=[(1.0, 0.0)] * len(standard))
+    assert len(claims.departing(arms, standard.assign(crop_min=0.2, jitter=[(0.4, 0.4)] * len(standard)), {
+        "crop_min": 1, "jitter": (1, 0)})) == len(standard) > 0
+
+
+def test_an_encoder_of_the_readers_own_has_rows_that_do_not_count_for_all_together():
+    arms = world(deit_tiny={"instdisc_dsd_top1_test": 0.01}).assign(start="random")
+    table = pd.concat([arms, remedies(linear_test=0.6)], ignore_index=True)
+    found = claims.ledger(table, "made", architectures=[A]).set_index("claim").verdict
+    assert found["pretext_learned/deit_tiny"] == CONTRADICTED and found["pretext_learned"] == found[f"pretext_learned/{A}"] == SUPPORTED
+    assert found["improved_helps/deit_tiny"] == found["temperature_helps/resnet18"] == CONTRADICTED
+    assert "temperature_helps/deit_tiny" not in found and f"pretext_learned/{models.LARGE}" not in found
+
+
 def test_fewer_negatives_are_the_shortest_queue_against_the_longest():
     more = remedies(linear_test=0.70).query("run.str.endswith('-negatives')")
     none = more[more.seed < 2].assign(queue=0, run=more.run + "-0", linear_test=0.1)

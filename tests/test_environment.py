@@ -65,6 +65,6 @@ def test_the_make_targets_of_the_readme_can_be_planned():
 
 
 def test_parameters_reach_the_report_through_make():
-    done = subprocess.run(["make", "-n", "report", "PROFILE=smoke", "PARAMS=archs=['resnet18'] data=digits"], cwd=ROOT, capture_output=True,
-                          text=True, check=True)
-    assert """--profile smoke  -p "archs=['resnet18']" -p "data=digits\"""" in done.stdout
+    given = "PARAMS=archs=['resnet18', 'resnet50'] data=digits"
+    done = subprocess.run(["make", "-n", "report", "PROFILE=smoke", given], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert """--profile smoke  -p "archs=['resnet18','resnet50']" -p "data=digits\"""" in done.stdout

@@ -62,6 +62,12 @@ FIRST_PANEL = """() => { const walk = view => view.model.type === 'Figure' ? vie
         return [left + panel.frame.x_scale.compute(x), top + panel.frame.y_scale.compute(y)]; }; }"""
 
 
+def test_a_large_image_is_shown_small():
+    uri = explore.picture(np.zeros((3, 224, 224), np.uint8))
+    with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as image:
+        assert uri.startswith("data:image/webp;base64,") and image.size == (64, 64)
+
+
 def test_a_point_shows_its_image_class_factors_and_neighbours_and_what_is_selected_is_selected_in_all(tmp_path, page):
     images = np.random.default_rng(0).integers(0, 255, (60, 3, 32, 32), dtype=np.uint8)
     html = explore.umaps({"small": points(), "large": points(seed=1)}, CLASSES, {"angle": np.linspace(0, 1, 60)}, images, "textures")

@@ -163,6 +163,12 @@ def test_clusters_mark_the_references_purity_at_two_clusters_a_class(table):
     assert [len(ax.lines) for ax in axes] == [24, 24, 25]
 
 
+def test_clusters_are_drawn_where_another_profile_has_more_of_them(table):
+    other = table.assign(profile="few images", **{f"homogeneity_k{12 * claims.FINEST}": np.nan})
+    axes = plots.clusters(pd.concat([table, other])[lambda t: t.profile == "few images"])
+    assert len(axes) == 3 and axes[0].get_xticks().tolist() == list(claims.PER_CLASS[:-1])
+
+
 def test_a_run_that_has_a_bound_alone_is_a_triangle_and_its_encoder_has_no_mean(table):
     curves = [f"homogeneity_k{12 * f}" for f in claims.PER_CLASS]
     cut, bounds = table.copy(), ("completeness_bound", "completeness_side")
@@ -272,9 +278,10 @@ def test_verdicts_show_points_and_the_smallest_effect_that_paired_seeds_detect()
     row = dict(zip(claims.COLUMNS, ["pretext_learned/resnet18", "textures", "", "", "", gains.mean(), low, high, 3, "supported", "", "",
                                    np.nan]))
     out = plots.verdicts(pd.DataFrame([row, row | {"claim": "other"}]), "pretext_learned").reset_index()
-    assert len(out) == 1 and out.loc[0, ["encoder", "unit", "verdict"]].tolist() == ["ResNet-18", "points", "supported"]
-    assert out.loc[0, "effect [95 %]"] == f"+13.0 [{100 * low:+.1f}, {100 * high:+.1f}]"
-    assert out.loc[0, "smallest detectable"] == f"{100 * claims.detectable((high - low) / 2, 2):.1f}"
+    assert len(out) == 1 and out.loc[0, ["encoder", "verdict", "smallest detectable"]].tolist() == ["ResNet-18", "supported", ""]
+    assert out.loc[0, "effect [95 %]"] == f"+13.0 points [{100 * low:+.1f}, {100 * high:+.1f}]"
+    out = plots.verdicts(pd.DataFrame([row | {"verdict": claims.UNDECIDED}]), "pretext_learned")
+    assert out["smallest detectable"].tolist() == [f"{100 * claims.detectable((high - low) / 2, 2):.1f}"]
 
 
 def test_departures_list_each_field_that_is_not_the_papers_and_who_differs():

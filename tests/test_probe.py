@@ -275,6 +275,12 @@ def test_a_run_that_chooses_never_reads_the_test_images(textures):
         train.pretrain(data, tiny(), probe.monitor(data, tiny()))
 
 
+@pytest.mark.parametrize("images, classes, expected", [(5000, 10, 500), (4992, 12, 492), (96, 12, 96), (5000, 1000, 1000)])
+def test_the_monitor_takes_as_many_images_of_each_class(images, classes, expected):
+    labels = torch.arange(images) % classes
+    assert probe.monitored(images, classes) == expected == len(balanced(labels, probe.monitored(images, classes)))
+
+
 def test_the_monitor_measures_at_five_epochs_and_chance_is_below_what_it_finds(textures):
     config = tiny(epochs=16)
     measure = probe.monitor(textures, config)

@@ -67,6 +67,7 @@ for _ in tqdm(range(3)): pass
 print("profile is", profile)
 display(pd.DataFrame({"name": ["<script>alert(1)</script>"]}))
 plt.plot([1, 2]);
+plt.title('textures, made up');
 """
 
 
@@ -147,6 +148,7 @@ def test_every_figure_is_there_as_svg_and_what_it_is_drawn_from_as_csv(site):
     page = Page(site / "take_away.html")
     [figure] = [link for link in page.links if link.endswith(".svg")]
     assert (site / figure).read_text().lstrip().startswith("<?xml")
+    assert "01_pretext_fitting-1.svg</a>: textures, made up. Look at" in (site / "take_away.html").read_text()
     table, history = (pd.read_csv(site / "take" / f"textures-{kind}.csv") for kind in ("runs", "epochs"))
     assert set(history.run) == set(table.run) and table.knn_test.notna().all() and {"take/quick-runs.csv"} < set(page.links)
 
@@ -468,11 +470,11 @@ def test_percentages_carry_half_their_interval_and_never_more_than_there_is():
 
 def test_effects_are_shown_in_points_with_their_interval():
     row = pd.Series({"claim": "pretext_learned/resnet18", "effect": 0.1234, "low": 0.1, "high": 0.15, "test": ""})
-    assert report.effect(row) == ("+12.3 points", "[+10.0, +15.0]")
-    assert report.effect(row.replace({0.1: np.nan})) == ("+12.3 points", "")
-    assert report.effect(row.replace({0.1: -0.0004}))[1].startswith("[+0.0, ")          # not minus nothing
+    assert claims.effect(row) == ("+12.3 points", "[+10.0, +15.0]")
+    assert claims.effect(row.replace({0.1: np.nan})) == ("+12.3 points", "")
+    assert claims.effect(row.replace({0.1: -0.0004}))[1].startswith("[+0.0, ")          # not minus nothing
     row = pd.Series(dict(row, claim="over_clustered_paper", test="the rule. Shown: uniformity"))
-    assert report.effect(row) == ("+0.123 of uniformity", "[+0.100, +0.150]")
+    assert claims.effect(row) == ("+0.123 of uniformity", "[+0.100, +0.150]")
 
 
 def test_the_detectable_effect_agrees_with_the_ledgers_own_formula():
@@ -480,8 +482,8 @@ def test_the_detectable_effect_agrees_with_the_ledgers_own_formula():
     mean, low, high = claims.interval(values)
     row = pd.Series({"claim": "pretext_learned", "effect": mean, "low": low, "high": high, "n": 5, "test": "",
                      "verdict": claims.UNDECIDED})
-    assert report.detectable(row) == f"{100 * claims.detectable((high - low) / 2, 4):.1f}"
-    assert report.detectable(row.replace(claims.UNDECIDED, claims.SUPPORTED)) == ""
+    assert claims.smallest_detectable(row) == f"{100 * claims.detectable((high - low) / 2, 4):.1f}"
+    assert claims.smallest_detectable(row.replace(claims.UNDECIDED, claims.SUPPORTED)) == ""
 
 
 def test_the_headline_table_has_means_over_seeds_and_empty_cells_where_nothing_was_run(tmp_path):

@@ -1,5 +1,6 @@
 import io
 import re
+import shutil
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import torch
 from conftest import TINY
 from hypothesis import settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from lib import claims, models, runs, studies
 from lib.studies import (
@@ -511,6 +513,27 @@ def test_nothing_stored_and_nothing_to_train_is_one_sentence(toy, monkeypatch):
         studies.improved("textures", archs="resnet50")
 
 
+def test_a_notebook_says_what_is_missing_of_its_study_and_not_of_the_encoders_that_it_was_asked_for(monkeypatch, capsys):
+    name = "cifar10_subset"
+    monkeypatch.setattr(studies, "COMMITTED", (name,))
+    studies.compared(name, encoders(name, archs=["resnet18"]), train=False)
+    assert capsys.readouterr().out == ""
+    paths = runs.paths(name)
+    monkeypatch.setattr(runs, "paths", lambda profile: [path for path in paths if "resnet18-tau" not in path.name])
+    studies.compared(name, encoders(name, archs=["resnet18"]), train=False)
+    assert capsys.readouterr().out.startswith(f"Of {len(observations(name))} runs planned for {name} in this notebook, 1 are not trained")
+
+
+def test_an_encoder_that_cannot_take_a_folders_side_is_refused_before_its_hours_are_counted(tmp_path):
+    for part in ("train", "test"):
+        for label in ("ant", "bee"):
+            (tmp_path / part / label).mkdir(parents=True)
+            for i in range(6):
+                Image.new("RGB", (50, 50)).save(tmp_path / part / label / f"{i}.png")
+    with pytest.raises(SystemExit, match="error: size must be divisible by deit_tiny's patch"):
+        main(["--profile", "quick", "--data", f"folder:{tmp_path}", "--archs", "deit_tiny", "--dry-run"])
+
+
 def test_an_arm_that_cannot_run_stops_before_anything_is_trained(toy, monkeypatch):
     monkeypatch.setattr(runs, "_train", None)
     with pytest.raises(ValueError, match="queue = 512 is not below the 96 training images"):
@@ -857,11 +880,16 @@ def test_the_estimate_counts_a_second_gradient_a_second_query_a_teachers_passes_
 def test_a_folder_that_is_not_there_is_named_before_its_runs_are_listed_and_one_that_is_is_counted(tmp_path):
     with pytest.raises(SystemExit, match=f"error: folder {tmp_path}/nope has no train folder"):
         main(["--profile", "quick", "--data", f"folder:{tmp_path}/nope", "--dry-run"])
+    image = tmp_path / "image.png"
+    Image.new("RGB", (48, 48)).save(image)
     for part, n in (("train", 300), ("test", 20)):
         for name in ("ant", "bee"):
             (tmp_path / part / name).mkdir(parents=True)
             for i in range(n):
-                (tmp_path / part / name / f"{i}.png").touch()
+                shutil.copy(image, tmp_path / part / name / f"{i}.png")
     few = studies.base("textures", "resnet18", f"folder:{tmp_path}", limit=None)
-    assert studies.hours([few]) < studies.hours([studies.replace(few, limit=10_000)]) / 5
+    same = [few, studies.replace(few, limit=10_000), studies.replace(few, data=f"folder:{tmp_path}?size=48")]
+    assert [studies.hours([c]) for c in same] == [studies.hours([few])] * 3                  # 48 is the side of its images
+    assert studies.hours([replace(few, limit=60)]) < 0.7 * studies.hours([few])
+    assert studies.hours([replace(few, data=f"folder:{tmp_path}?size=96")]) > 2 * studies.hours([few])
     assert studies.duration(0.001) == "1 min" and studies.duration(0.6) == "36 min" and studies.duration(1.25) == "1.2 hours"
