@@ -65,10 +65,12 @@ HERE = ("device", "cores", "threads", "torch", "commit", "dirty", "date")
 # ---- measuring ----
 
 def device():
+    """"cuda" where there is one, else "cpu": what everything here runs on."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def layout(config):
+    """The memory format of images and weights."""
     return torch.channels_last if config.channels_last else torch.contiguous_format
 
 
@@ -178,6 +180,7 @@ def alternating(config, data, epochs):
 
 
 def steps(archs, rounds):
+    """A row per encoder: images a second of the whole and of the bare step, the ratio of the two, its goal."""
     rows = []
     for arch in archs:
         config, data = compared(arch)
@@ -202,6 +205,7 @@ class ImageByImage(Dataset):
 
 
 def loader(dataset, batch_size, workers):
+    """The DataLoader that a rival gets: shuffled, whole batches, `workers` processes that stay."""
     return DataLoader(dataset, batch_size, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0,
                       pin_memory=torch.cuda.is_available())
 
@@ -257,6 +261,7 @@ def lightly_step(config, data):
 
 
 def rivals(archs, rounds):
+    """A row per encoder and pipeline: its best number of workers, images a second, how many times as fast ours is, and why."""
     from lightly.transforms import MoCoV2Transform
     from torchvision.transforms.functional import to_pil_image
     rows = []
@@ -308,6 +313,7 @@ def unfused(config, parameters):
 
 
 def tried(archs, rounds):
+    """A row per encoder and thing that was done for speed: images a second without it, and how many times as fast it makes the step."""
     from lib import kernels
     rows = []
     for arch in archs:
@@ -327,6 +333,7 @@ def tried(archs, rounds):
 
 
 def switches(archs, rounds, count=4):
+    """A row per encoder and switch: images a second of the bare step, one thread on a CPU, also relative to plain fp32."""
     threads, clock = torch.get_num_threads(), time.perf_counter if device() == "cuda" else time.process_time
     if device() == "cpu":
         torch.set_num_threads(1)
@@ -388,6 +395,7 @@ def machine():
 
 
 def limits(archs, rounds):
+    """A row per encoder: work and traffic of a step an image, the machine's best rates, the images a second that these allow, ours."""
     usual, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     counted, steps = {}, {}                                                # a GPU's convolutions round as its products do
     for arch in archs:
@@ -413,6 +421,7 @@ def limits(archs, rounds):
 
 
 def augmentation(archs, rounds):
+    """A row per set of operations: images (both views of each) a second, microseconds an image, and those beyond crop and flip."""
     config, data = compared(archs[0])
     off = {"jitter_p": 0.0, "grayscale_p": 0.0, "blur_p": 0.0}
     batch = data.train.images[:config.batch_size]
@@ -464,6 +473,7 @@ def training_case(arch="mobilenet_v3_small", size=32, queue=128, images=None):
 
 
 def evaluation_case(what, n):
+    """One of EVALUATION on n made-up features: seconds, and by how many MB the peak of memory grew."""
     generator = torch.Generator().manual_seed(0)
     h, z = torch.randn(n, 1024, generator=generator), torch.randn(n, 128, generator=generator)     # MobileNetV3-Small's sizes
     labels, before = torch.arange(n) % 10, runs.peak_memory()
@@ -483,11 +493,13 @@ def evaluation_case(what, n):
 
 
 def scaling(archs, rounds):
+    """A row per case of SCALING: images a second, and the peak of memory in MB of a process of its own."""
     over = {"arch": "encoder", "size": "side, pixels", "queue": "K", "images": "images, whole step"}
     return pd.DataFrame([{"over": over[name], "value": value} | apart({name: value}) for case in SCALING for name, value in case.items()])
 
 
 def evaluation(archs, rounds):
+    """A row per case of EVALUATION: seconds, and memory in MB of a process of its own."""
     return pd.DataFrame([{"what": what, "n": n} | apart({"what": what, "n": n}) for what, n in EVALUATION])
 
 

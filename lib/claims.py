@@ -104,6 +104,8 @@ def equivalence(train, test, images):
 
 @dataclass(frozen=True)
 class Claim:
+    """A row of the ledger before it is judged."""
+
     name: str
     statement: str
     source: str

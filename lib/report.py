@@ -784,6 +784,7 @@ def figure(t, profile, path):
 
 
 def readme(args):
+    """`make readme`: README's tables, results/figure.svg and results/claims.csv from the committed runs."""
     t = table(*studies.COMMITTED)
     if len(t):                                                             # readme_results shows it then, and only then
         figure(t, t.profile.iloc[0], ROOT / "results" / "figure.svg")
@@ -793,6 +794,7 @@ def readme(args):
 
 
 def report(args):
+    """`make report`: train what the profile lacks, execute the notebooks that have changed, draw the pages, print the ledger."""
     started = time.time()
     profile, notebooks = args.profile, sorted(NOTEBOOKS.glob("*.ipynb"))
     check_name("profile", profile, studies.PROFILES)

@@ -81,6 +81,8 @@ class BrokenRun(RuntimeError):
 
 @dataclass(frozen=True)
 class Run:
+    """What is stored of a training: its folder, configuration, {measure: number}, a row per epoch, and where it was made."""
+
     path: Path
     config: PretrainConfig
     metrics: dict
@@ -122,6 +124,7 @@ def slug(config):
 
 
 def folder(config, profile, store=None):
+    """Where the run of a configuration is stored, or would be."""
     return Path(store or STORE) / profile / f"{slug(config)}-{run_id(config)}"
 
 

@@ -115,6 +115,7 @@ COMMITTED = ("textures", "cifar10_subset", "cifar10")   # profiles whose runs ar
 
 
 def profile(name):
+    """The Profile of that name; ValueError, with the nearest name, where there is none."""
     check_name("profile", name, PROFILES)
     return PROFILES[name]
 
@@ -769,6 +770,7 @@ def damaged(paths, mend=False):
 
 
 def duration(hours):
+    """Hours as a reader says them: minutes below one hour."""
     return f"{hours:.1f} hours" if hours >= 1 else f"{math.ceil(60 * hours) or 1} min"
 
 
