@@ -3,6 +3,7 @@ PROFILE ?= quick
 JOBS ?=
 PARAMS ?=
 MATCH ?=
+DATA ?=
 comma := ,
 PYTHON := $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
             $(if $(shell $(p) -c 'import sys; print("ok" if sys.version_info >= (3, 11) else "")' 2>/dev/null),$(p))))
@@ -28,8 +29,8 @@ test: .venv/installed  ## the whole test suite
 lab: .venv/installed  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
-study: .venv/installed  ## train what PROFILE lacks, without notebooks; JOBS=2 side by side, DRY_RUN=1 only lists it
-	$(RUN) lib.studies --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS)) $(if $(DRY_RUN),--dry-run)
+study: .venv/installed  ## train what PROFILE lacks, without notebooks; JOBS=2 side by side, DATA=name on other images, DRY_RUN=1 only lists it
+	$(RUN) lib.studies --profile $(PROFILE) $(if $(DATA),--data "$(DATA)") $(if $(JOBS),--jobs $(JOBS)) $(if $(DRY_RUN),--dry-run)
 
 bench: .venv/installed  ## the speed of training here, against its limit and against lightly (installed for it), into results/mine/bench
 	$(RUN) pip install -q -e ".[bench]"

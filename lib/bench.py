@@ -346,8 +346,9 @@ def switches(archs, rounds, count=4):
         found = in_turns(measures, rounds)
         rows += [{"arch": arch, "switch": name, "images_per_second": round(value), "relative": round(times(found, name, "fp32"), 2)}
                  for name, value in median(found).items()]
+    used = torch.get_num_threads()
     torch.set_num_threads(threads)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(threads=used)
 
 
 def flops_of(operation, args, kwargs, out):
@@ -536,7 +537,8 @@ def main(argv=None):
             print(f"{item}: left out, since {error.name} is not installed (`make bench` installs it)\n", flush=True)
             continue
         print(f"{item}\n{table.to_string(index=False)}\n", flush=True)
-        table.assign(**{name: made[name] for name in HERE}, command=command).to_csv(args.output / f"{item}.csv", index=False)
+        table = table.assign(**{name: made[name] for name in HERE if name not in table}, command=command)
+        table.to_csv(args.output / f"{item}.csv", index=False)
 
 
 if __name__ == "__main__":

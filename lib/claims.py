@@ -6,15 +6,16 @@ encoders refutes, at an uncorrected 2.5 % each: were every effect exactly at its
 chance (22 % where two measures decide).
 """
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from numbers import Real
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from lib import models
+from lib import check_name, models
 from lib.metrics import PER_CLASS
+from lib.train import PretrainConfig
 
 MARGIN = 0.03       # "no overfitting": accuracies within three points of each other
 PURITY_MARGIN = 0.03  # "locally as pure": homogeneity at FINEST clusters a class at most this much below the reference's
@@ -114,6 +115,13 @@ class Claim:
     notebook: str = "02_over_clustering"   # where it is shown
 
 
+# What a run's recipe is not: its encoder, seed and method, what is chosen per encoder, and how rather than what is computed.
+NO_RECIPE = {"arch", "width", "seed", "method", "teacher", "teacher_tau", "epochs", "lr", "weight_decay", "precision", "channels_last",
+             "compile", "evaluation"}
+# what the runs of one arm share; epochs are counted with those of a start
+RECIPE = [*(f.name for f in fields(PretrainConfig) if f.name not in NO_RECIPE), "all_epochs"]
+
+
 @dataclass(frozen=True)
 class Remedy:
     """An arm that departs from the baseline of the same encoder in `changes` (fields of the table) and in nothing else."""
@@ -127,6 +135,11 @@ class Remedy:
     notebook: str
     elsewhere: dict = field(default_factory=dict)   # data set -> the variant of it on which it is judged instead
     because: str = ""  # what that variant has, as a clause after its name
+
+    def __post_init__(self):
+        """Raises ValueError where the ledger would look for the arm among runs that it does not take for arms."""
+        for name in self.changes or {}:
+            check_name(f"changes of the remedy {self.name!r}", name, [name for name in RECIPE if name != "all_epochs"])
 
 
 REMEDIED = ("mobilenet_v3_small", "resnet18")   # where remedies are tried one at a time
@@ -568,10 +581,6 @@ def _same(t, like, columns):
 
 
 SETTING = ["data", "limit", "stem", "standardize"]     # what an untrained encoder shares with the trained
-# what the runs of one arm share; not learning rate, weight decay and precision, which are chosen per encoder
-RECIPE = ["start", "data", "limit", "stem", "tau", "queue", "batch_keys", "m", "projector", "projector_bn", "dim", "symmetric", "bn_splits",
-          "all_epochs", "batch_size", "optimizer", "warmup_epochs", "crop_min", "jitter", "jitter_p", "grayscale_p",
-          "blur_p", "hide_p", "smoothing", "standardize"]
 
 
 def _candidates(t):

@@ -37,13 +37,16 @@ from pathlib import Path
 import numpy as np
 import PIL
 import torch
+from joblib import cpu_count
 from PIL import Image, ImageOps
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader, get_worker_info
 from tqdm import tqdm
 
-NAMES = ("textures", "digits", "cifar10", "cifar100", "stl10", "cifar10_jpeg", "folder:PATH")
+EXTENTS = {"textures": (32, 10_000), "digits": (32, 1_213), "cifar10": (32, 45_000), "cifar100": (32, 45_000), "stl10": (96, 4_500),
+           "cifar10_jpeg": (32, 45_000)}        # name -> side, training images: for estimates of hours
+NAMES = (*EXTENTS, "folder:PATH")
 TEXTURES = (10_000, 2_000, 5_004)       # train, val, test
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR10_JPEG = (50_000, 10_000)         # train + val, test: fewer means that unpacking was interrupted
@@ -315,7 +318,8 @@ def _torchvision(name: str, root: Path) -> Source:
 def _cifar10_jpeg(root: Path) -> Source:
     path = root / "cifar10_jpeg"
     where = shlex.quote(str(path))
-    unpack = f"unpack it with `mkdir -p {where} && tar xJf cifar10-jpeg.tar.xz -C {where}`."
+    unpack = (f"unpack it with `mkdir -p {where} && tar xJf cifar10-jpeg.tar.xz -C {where}`; or take data set cifar10, its original, "
+              "which is downloaded (its runs are others).")
     if not path.is_dir():
         raise FileNotFoundError(f"cifar10_jpeg is not in {path}: {unpack}")
     counts = tuple(len(_files(path / part)[1]) if (path / part).is_dir() else 0 for part in ("train", "test"))
@@ -427,7 +431,7 @@ def _decode_all(paths: list[str], size: int) -> torch.Tensor:
     if get_worker_info() or len(starts) < 2:            # a DataLoader's worker is parallel already
         list(map(fill, starts))
         return images
-    with (ThreadPoolExecutor(os.cpu_count()) as pool,
+    with (ThreadPoolExecutor(cpu_count()) as pool,
           tqdm(total=len(paths), desc="decode", unit=" images", delay=2, mininterval=1, leave=False) as bar):
         for _ in pool.map(fill, starts):
             bar.update(min(64, len(paths) - bar.n))

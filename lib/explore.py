@@ -106,7 +106,8 @@ def run_page(run, what, rests, drawn=""):
             f'<p><code>{text(profile)}/{text(run.name)}</code>, one of <a href="../../runs.html">all runs</a>. '
             f'<a href="../../ledger.html">All verdicts</a>.</p>{behind}'
             + (f'<div class="curves" role="img" aria-label="{", ".join(CURVES.values())}, over the epochs">{drawn}</div>' if drawn else "")
-            + f"<p>To train it anew and compare: <code>make reproduce PROFILE={text(profile)} MATCH={text(run.name)}</code></p>"
+            + f"<p>To train it anew and compare: <code>make reproduce PROFILE={text(profile)} MATCH={text(run.name)}</code>"
+            + (f", where the data set {text(c.data)} is</p>" if c.data == "cifar10_jpeg" else "</p>")
             + pairs(first | {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in numbers.items()},
                     "What was measured (further accuracies as fractions; those over k stand in its metrics.json)")
             + pairs(plain, "Its configuration") + pairs(run.provenance, "Where and by what it was made"))

@@ -23,7 +23,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 
 from lib import check_name, claims, explore, models, positive, runs, studies
 from lib.changes import changes
@@ -557,6 +557,17 @@ def readable(notebook, name):
     return notebook
 
 
+def told(found, profile):
+    """runs.tidy of a profile's runs as the figures have it: `arm`, `change` (what it departs in), and completeness at the purity of the
+    reference (`completeness_matched`) and of the encoder's own baseline (`completeness_matched_own`)."""
+    from lib import plots
+    t = plots.arms(runs.tidy(found))
+    changed = np.array([studies.change(run.config, profile) for run in found])
+    t = t.assign(change=changed, arm=np.where((t.arm == "trained") & (changed != ""), "remedy", t.arm))
+    own = plots.matched(t, None).set_index("run").completeness_matched
+    return plots.matched(t).assign(completeness_matched_own=lambda rows: rows.run.map(own))
+
+
 def take_away(executed, found, folder):
     """Every figure as SVG, and as CSV two tables a profile, a row per run and a row per epoch, in `folder`; returns links as HTML.
     executed: {name: notebook, as `readable` gives it}; found: [Run]. Not in the tables: what images, UMAPs and transfer are drawn from."""
@@ -573,7 +584,7 @@ def take_away(executed, found, folder):
         parts.append(f'<h2><a href="{name}.html">{text(name)}</a></h2><ul>{"".join(links)}</ul>' if links else "")
     for profile in dict.fromkeys(run.path.parent.name for run in found):
         some = [run for run in found if run.path.parent.name == profile]
-        for kind, frame in (("runs", runs.tidy(some)), ("epochs", runs.histories(some))):
+        for kind, frame in (("runs", told(some, profile)), ("epochs", runs.histories(some))):
             path = folder / f"{profile}-{kind}.csv"
             frame.to_csv(path, index=False, lineterminator="\n")
             parts.append(f'<p><a href="take/{path.name}">{path.name}</a>: {len(frame):,} {kind} of <code>{text(profile)}</code></p>')
@@ -619,7 +630,8 @@ def build(t, rows, profiles, mine, notebooks, report=REPORT, note="", store=runs
     (extra := aside / "extra" / "take").mkdir(parents=True)
     links = take_away(drawn, [run for run, _ in found], extra)
     (source / "take_away.md").write_text("# Figures and tables to take away\n\n```{raw} html\n<p>Figures as SVG; as CSV each profile's "
-                                         f"runs and epochs, from which all but images, UMAPs and transfer are drawn.</p>{links}\n```\n")
+                                         f"runs and epochs, from which all but images, UMAPs, transfer and the paper's own figures "
+                                         f"(<code>results/reference</code>) are drawn.</p>{links}\n```\n")
     title = "Small contrastive models without a teacher"
     settings = {
         "project": title, "html_title": title, "extensions": ["myst_nb", "lib.report"], "html_theme": "furo",
@@ -691,11 +703,11 @@ def readme_results(t):
         return "No committed profile has runs yet: every claim is *not tested*."
     everything = ledger(t, profiles)
     rows = overall(everything)
-    tested = set(rows[rows.verdict != claims.NOT_TESTED].claim)
+    tested = set(everything[everything.verdict != claims.NOT_TESTED].claim.str.split("/").str[0])
     verdicts = pd.DataFrame([{"claim": f"{c.statement} ({c.source})"} | {
         p: f"**{r.verdict}** {said(r)}{agreement(everything, r)}{partly(everything, r)}".strip() for p in profiles
         for r in rows[(rows.claim == c.name) & (rows.profile == p)].itertuples()} for c in claims.CLAIMS if c.name in tested])
-    lacking = f"{len(claims.CLAIMS) - len(tested)} of {len(claims.CLAIMS)} claims are *not tested* as a whole yet, for want of runs." \
+    lacking = f"{len(claims.CLAIMS) - len(tested)} of {len(claims.CLAIMS)} claims are *not tested* on any encoder yet, for want of runs." \
         if len(tested) < len(claims.CLAIMS) else ""
     caveats = [sentence for p in profiles for sentence in [*pending(t, p), *claims.caveats(t, p)]]
     tables = [f"`{p}`, percent on held-out images, mean ± half the 95 % interval over seeds (paper: ImageNet, 200 epochs; supervised by "
@@ -714,7 +726,7 @@ def readme_speed(folder=None):
         return "`make bench` measures it on your machine; our own tables are outstanding."
     steps, lacking = found["steps"], [name for name in ("rivals", "limits") if name not in found]
     rows = {"whole training step, images/s": lambda a: f"{steps.whole_step_images_per_second[a]:,}",
-            f"share of the bare model step's rate (goal {steps.goal.iloc[0]:.0%})": lambda a: f"{steps.ratio[a]:.0%}"}
+            f"share of the bare model step's rate, median over rounds (goal {steps.goal.iloc[0]:.0%})": lambda a: f"{steps.ratio[a]:.0%}"}
     if "limits" in found:
         share = found["limits"].share_of_limit
         rows["bare step, of the rate that one large product or copy sets here"] = lambda a: f"{share[a]:.0%}"
@@ -754,7 +766,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m lib.report", description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="quick", help=f"one of {', '.join(studies.PROFILES)}")
     parser.add_argument("--no-train", action="store_true", help="draw what is stored and train nothing")
-    parser.add_argument("--jobs", type=positive, default=min(2, os.cpu_count()), help="trainings side by side")
+    parser.add_argument("--jobs", type=positive, default=min(2, cpu_count()), help="trainings side by side")
     parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="name=value",
                         help="a parameter of the notebooks, for instance archs=[resnet18]; may be repeated")
     parser.add_argument("--readme", action="store_true", help="only refresh README.md, results/figure.svg and results/claims.csv")

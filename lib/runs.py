@@ -39,6 +39,7 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
+from joblib import cpu_count
 from safetensors.torch import load_file
 
 from lib import checkpoint, probe, train
@@ -72,7 +73,7 @@ def git(*args, root=ROOT):
 
 
 # The code that runs is the code that was imported, whatever is committed while it trains. A copy without git is told its commit.
-COMMIT, CHANGES = git("rev-parse", "HEAD") or os.environ.get("COMMIT"), git("status", "--porcelain", "--", ".", ":!results")
+COMMIT, CHANGES = git("rev-parse", "HEAD") or os.environ.get("COMMIT"), git("status", "--porcelain", "--", "lib", "requirements.txt")
 
 
 class BrokenRun(RuntimeError):
@@ -442,7 +443,7 @@ def provenance(device):
             "date": time.strftime("%Y-%m-%d", time.gmtime()), "python": platform.python_version(),
             "torch": torch.__version__, "torchvision": version("torchvision"), "numpy": np.__version__,
             "scikit-learn": version("scikit-learn"), "device": torch.cuda.get_device_name() if device == "cuda" else cpu,
-            "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+            "cores": cpu_count(), "threads": torch.get_num_threads(),
             "deterministic": torch.are_deterministic_algorithms_enabled(), "peak_memory_mb": round(memory / 2 ** 20)}
 
 

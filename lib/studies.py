@@ -21,7 +21,7 @@ from difflib import get_close_matches
 import numpy as np
 import pandas as pd
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 
 from lib import check_name, checkpoint, claims, models, positive, runs
 from lib import data as datasets
@@ -78,8 +78,6 @@ TEXTURES = PretrainConfig(data="textures", queue=128, batch_keys=True, m=0.99, b
 # what suits it (results/bench/switches.csv has one of each kind; python -m lib.bench --only switches --archs measures others).
 IMAGES_PER_SECOND = {"mobilenet_v3_small": 1250, "deit_tiny": 205, "efficientnet_b0": 400, "mobilenet_v3_large": 600,
                      "resnet18": 600, "resnet50": 200}      # images a second, one thread, 32 px, ImageNet stem, plain convolutions
-SIZES = {"textures": (32, 10_000), "digits": (32, 1_300), "cifar10": (32, 45_000), "cifar10_jpeg": (32, 45_000),
-         "cifar100": (32, 45_000), "stl10": (96, 4_500)}   # side, training images; anything else counts as ImageNet
 FASTER = {arch: {"precision": "bf16"} for arch in ("resnet18", "resnet50", "deit_tiny")}
 PROFILES = {
     # tests: all notebooks in minutes; numbers mean nothing
@@ -348,6 +346,23 @@ def swept(parameter, values):
     return values
 
 
+_SEEN = {}           # extents of folders: a plan asks often, and a large one takes a while
+
+
+def _extent(name):
+    if name not in _SEEN and (found := datasets.folder_extent(name)):
+        _SEEN[name] = found
+    return _SEEN.get(name)
+
+
+def queues_of(name, data=None):
+    """The lengths of the queue that a profile tries; of a folder's those alone that its training images allow."""
+    p = profile(name)
+    there = _extent(data or p.base.data)
+    few = there and min(there[1] * 9 // 10, p.base.limit or there[1])     # a tenth chooses hyper-parameters
+    return tuple(queue for queue in p.queues if not few or queue < few) or (p.base.queue,)
+
+
 def tried(name, changes, data=None, archs=None, everywhere=False):
     """Arms that depart from the baseline in each of `changes` (dicts of fields), the untrained encoders first.
 
@@ -356,7 +371,7 @@ def tried(name, changes, data=None, archs=None, everywhere=False):
     """
     p, found = profile(name), []
     everywhere = everywhere or archs or not p.sweeps
-    judged = [{}, {"queue": min(p.queues)}, {"queue": max(p.queues)}, *(remedy.changes for remedy in claims.REMEDIES)]
+    judged = [{}, *({"queue": end(queues_of(name, data))} for end in (min, max)), *(remedy.changes for remedy in claims.REMEDIES)]
     for arch in remedied(name, archs):
         standard = base(name, arch, data)
         for change in changes:
@@ -401,11 +416,11 @@ def by_rate(table):
 def negatives(name, data=None, archs=None, queues=None):
     """Notebook 04: the length of the queue at two temperatures; none at all (keys of the batch alone); SimCLR; and the longest queue
     the other way round about the keys of the batch."""
-    p = profile(name)
-    longest = max(p.queues)
+    p, usual = profile(name), queues_of(name, data)
+    longest = max(usual)
     if queues is None and not p.sweeps:
         return tried(name, [{}, {"queue": longest}, *ruled("04_negatives")], data, archs)
-    everywhere, queues = queues is not None, p.queues if queues is None else swept("queues", queues)
+    everywhere, queues = queues is not None, usual if queues is None else swept("queues", queues)
     changes = [{}, *({"queue": queue} for queue in queues), *({"queue": queue, "tau": 0.1} for queue in queues),
                {"queue": 0, "batch_keys": True}, {"method": "simclr"}, {"queue": longest, "batch_keys": not p.base.batch_keys},
                *([] if everywhere else ruled("04_negatives"))]
@@ -448,7 +463,7 @@ def begun(config, kind, name):
 def distilled(config, name):
     """`config` as SEED's student of the profile's reference (its seed 0). The teacher is frozen, so its queue may be long."""
     teacher = base(name, models.LARGE, config.data, seed=0)
-    return replace(config, method="seed", teacher=teacher, batch_keys=False, tau=0.2, queue=max(profile(name).queues))
+    return replace(config, method="seed", teacher=teacher, batch_keys=False, tau=0.2, queue=max(queues_of(name, config.data)))
 
 
 def light(config):
@@ -743,7 +758,7 @@ def hours(configs):
         rate = IMAGES_PER_SECOND.get(c.arch, 2e9 / usual)
         return rate * usual / models.multiply_adds(c.arch, there[c.data][0], c.stem, c.width)
     total, others = 0, {needed for config in configs for needed in runs.needs(config)} - {*configs}
-    there = {name: datasets.folder_extent(name) or SIZES.get(name.split(":")[0], (224, 1_281_167))
+    there = {name: _extent(name) or datasets.EXTENTS.get(name.split(":")[0], (224, 1_281_167))
              for name in {c.data for c in (*others, *configs)}}
     for c in [*others, *configs]:
         if c.arch == "pixels":
@@ -882,7 +897,7 @@ def outcomes(configs, profile_name, jobs, store=None):
 def _run(config, profile_name, jobs, store, wait, flag=None):
     """One run in a worker: (config, None once it is stored, BUSY, STOPPED or what went wrong)."""
     if jobs > 1:                                                           # a worker serves many runs: never from what it has now
-        torch.set_num_threads(max(1, os.cpu_count() // jobs))
+        torch.set_num_threads(max(1, cpu_count() // jobs))          # those that a scheduler gave us
     numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.signal(number, signal.default_int_handler) for number in numbers
               if signal.getsignal(number) is not signal.SIG_IGN or flag}

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import re
@@ -660,6 +661,18 @@ def test_a_whole_number_among_a_remedys_changes_finds_its_runs():
     arms = standard.assign(crop_min=1.0, jitter=[(1.0, 0.0)] * len(standard))
     assert len(claims.departing(arms, standard.assign(crop_min=0.2, jitter=[(0.4, 0.4)] * len(standard)), {
         "crop_min": 1, "jitter": (1, 0)})) == len(standard) > 0
+
+
+@pytest.mark.parametrize("name, value", [("method", "simclr"), ("lr", 1e-3), ("epochs", 8), ("all_epochs", 8), ("taus", 0.1)])
+def test_a_remedy_that_the_ledger_would_never_find_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"changes of the remedy 'mine' = '{name}' is unknown"):
+        claims.Remedy("mine", "", "", "", {name: value}, (A,), "03_temperature")
+    assert claims.Remedy("mine", "", "", "", {"dim": 64}, (A,), "03_temperature")
+
+
+def test_a_recipe_is_every_field_but_those_that_are_named():
+    names = {f.name for f in dataclasses.fields(PretrainConfig)}
+    assert names - {*claims.RECIPE} == claims.NO_RECIPE and {*claims.RECIPE} - names == {"all_epochs"}
 
 
 def test_an_encoder_of_the_readers_own_has_rows_that_do_not_count_for_all_together():

@@ -150,6 +150,7 @@ def test_every_figure_is_there_as_svg_and_what_it_is_drawn_from_as_csv(site):
     assert (site / figure).read_text().lstrip().startswith("<?xml")
     assert "01_pretext_fitting-1.svg</a>: textures, made up. Look at" in (site / "take_away.html").read_text()
     table, history = (pd.read_csv(site / "take" / f"textures-{kind}.csv") for kind in ("runs", "epochs"))
+    assert {"arm", "change", "completeness_matched", "completeness_matched_own"} <= set(table) and "trained" in set(table.arm)
     assert set(history.run) == set(table.run) and table.knn_test.notna().all() and {"take/quick-runs.csv"} < set(page.links)
 
 

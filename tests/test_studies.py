@@ -524,6 +524,18 @@ def test_a_notebook_says_what_is_missing_of_its_study_and_not_of_the_encoders_th
     assert capsys.readouterr().out.startswith(f"Of {len(observations(name))} runs planned for {name} in this notebook, 1 are not trained")
 
 
+def test_a_small_folder_gets_the_queues_that_its_images_allow(tmp_path):
+    for label in ("ant", "bee"):
+        (tmp_path / "train" / label).mkdir(parents=True)
+        for i in range(400):
+            (tmp_path / "train" / label / f"{i}.png").touch()
+    name = f"folder:{tmp_path}?size=32"
+    assert studies.queues_of("quick", name) == (128,) and studies.queues_of("textures", name) == (128, 512)
+    assert studies.queues_of("quick", f"folder:{tmp_path}/nope") == PROFILES["quick"].queues
+    planned = [*plan("quick", name), *studies.negatives("quick", name, queues=[256, 512])]
+    assert max(c.queue for c in planned if c.epochs) < 720                  # a tenth of 800 chooses hyper-parameters
+
+
 def test_an_encoder_that_cannot_take_a_folders_side_is_refused_before_its_hours_are_counted(tmp_path):
     for part in ("train", "test"):
         for label in ("ant", "bee"):
@@ -792,7 +804,7 @@ def test_every_run_of_a_worker_gets_its_share_of_the_cores(toy, monkeypatch):
             return (function(*args, **kwargs) for function, args, kwargs in jobs)
     monkeypatch.setattr(studies, "Parallel", Parallel)
     monkeypatch.setattr(studies.torch, "set_num_threads", called.append)
-    threads = max(1, studies.os.cpu_count() // 2)
+    threads = max(1, studies.cpu_count() // 2)
     jobs = [runs.STORE]
     monkeypatch.setattr(runs, "run_or_load", lambda config, profile, store, progress, wait: jobs.append(store) or runs.Run(
         runs.folder(config, profile), config, {}, None, {}))
