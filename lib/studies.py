@@ -82,8 +82,8 @@ FASTER = {arch: {"precision": "bf16"} for arch in ("resnet18", "resnet50", "deit
 PROFILES = {
     # tests: all notebooks in minutes; numbers mean nothing
     "smoke": Profile(replace(TEXTURES, limit=512, epochs=3, batch_size=64, queue=128),
-                     encoders=("mobilenet_v3_small", "resnet18", "resnet50"), seeds=1, seeds_of={}, widths=(0.25,),
-                     remedied=("mobilenet_v3_small",), queues=(128, 256), sweeps=False, transfers=1),
+                     encoders=("mobilenet_v3_small", "resnet18", "resnet50"), seeds=1, seeds_of={}, ceilings=("mobilenet_v3_small",),
+                     widths=(0.25,), remedied=("mobilenet_v3_small",), queues=(128, 256), sweeps=False, transfers=1),
     # a reader's own machine, within `make report`; half the images, since an evaluation takes as long as these trainings
     "quick": Profile(replace(TEXTURES, limit=5000, epochs=6), encoders=("mobilenet_v3_small", "resnet18", "resnet50"),
                      seeds=1, seeds_of={"mobilenet_v3_small": 2}, ceilings=("mobilenet_v3_small",), widths=(),

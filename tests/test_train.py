@@ -283,9 +283,9 @@ def test_permuting_the_labels_changes_nothing_for_moco_and_everything_for_the_ce
 
 
 def test_the_ceiling_learns_the_classes(textures):
-    history = pretrain(few(textures), tiny(epochs=20, batch_size=16, method="supervised", lr=5e-3, jitter_p=0.0, blur_p=0.0))[1]
-    assert losses(history)[-1] < 0.9 * math.log(12) < losses(history)[0]    # chance; measured 2.0 after 2.9
-    assert history[-1]["accuracy"] > 3 / 12 and "z_spread" not in history[-1]
+    history = pretrain(few(textures), tiny(epochs=40, batch_size=16, method="supervised", lr=5e-3, jitter_p=0.0, blur_p=0.0))[1]
+    assert losses(history)[-1] < 0.8 * math.log(12) < losses(history)[0]    # chance 2.5; measured 1.4 to 1.5 after 2.7 over three seeds
+    assert history[-1]["accuracy"] > 4 / 12 and "z_spread" not in history[-1]     # measured 0.48 to 0.60
 
 
 def test_zero_epochs_give_the_untrained_encoder(textures):
