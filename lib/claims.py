@@ -140,6 +140,8 @@ class Remedy:
         """Raises ValueError where the ledger would look for the arm among runs that it does not take for arms."""
         for name in self.changes or {}:
             check_name(f"changes of the remedy {self.name!r}", name, [name for name in RECIPE if name != "all_epochs"])
+        if self.elsewhere and not self.because:
+            raise ValueError(f"because of the remedy {self.name!r} is empty; allowed: what {[*self.elsewhere.values()]} has")
 
 
 REMEDIED = ("mobilenet_v3_small", "resnet18")   # where remedies are tried one at a time

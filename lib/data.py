@@ -30,14 +30,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 import PIL
 import torch
-from joblib import cpu_count
 from PIL import Image, ImageOps
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -126,7 +124,7 @@ class Split:
             return
         on_gpu = torch.device(self.images.device).type == "cuda"
         loader = DataLoader(_BatchReader(self.images.to("cpu")), batch_size=None, sampler=chunks, pin_memory=on_gpu,
-                            num_workers=min(8, torch.get_num_threads() - 1),     # --jobs divides the threads among the runs
+                            num_workers=min(8, max(torch.get_num_threads() - 1, on_gpu)),    # --jobs divides the threads among the runs
                             generator=torch.Generator())    # the global one must not notice how images are read
         for index, images in loader:
             if isinstance(images, torch.Tensor):
@@ -190,7 +188,6 @@ def check(name: str, root: str | Path = ".data") -> None:
     _source(name, Path(root).expanduser(), None)
 
 
-@lru_cache
 def folder_extent(name: str) -> tuple[int, int] | None:
     """Side in pixels and training images, val included, of `folder:PATH`; None for another name or a folder that is not there."""
     match = FOLDER.fullmatch(name)
@@ -198,7 +195,10 @@ def folder_extent(name: str) -> tuple[int, int] | None:
     if not train or not train.is_dir():
         return None
     files = _files(train)[1]
-    return int(match[2]) if match[2] else files and _common_side(files) or FOLDER_SIZE, len(files)
+    if match[2]:
+        return int(match[2]), len(files)
+    held_out = next((part for name in ("test", "val") if (part := train.parent / name).is_dir()), None)
+    return files and _common_side(files + (_files(held_out)[1] if held_out else [])) or FOLDER_SIZE, len(files)
 
 
 # ---- splits ----
@@ -431,7 +431,7 @@ def _decode_all(paths: list[str], size: int) -> torch.Tensor:
     if get_worker_info() or len(starts) < 2:            # a DataLoader's worker is parallel already
         list(map(fill, starts))
         return images
-    with (ThreadPoolExecutor(cpu_count()) as pool,
+    with (ThreadPoolExecutor(torch.get_num_threads()) as pool,
           tqdm(total=len(paths), desc="decode", unit=" images", delay=2, mininterval=1, leave=False) as bar):
         for _ in pool.map(fill, starts):
             bar.update(min(64, len(paths) - bar.n))

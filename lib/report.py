@@ -203,17 +203,24 @@ def headline(t, profile):
 
 
 def of_encoders(rows, claim, profile):
-    """[(label, row)] of the encoders for which a claim was tested in a profile."""
+    """[(label, row)] of the encoders for which a claim was tested in a profile; "beside" those that do not count for it as a whole."""
     found = rows[rows.claim.str.startswith(f"{claim}/") & (rows.profile == profile) & (rows.verdict != claims.NOT_TESTED)]
-    return [(models.ENCODERS[row.claim.split("/")[1]].label, row) for row in found.itertuples()]
+    return [(models.ENCODERS[row.claim.split("/")[1]].label + ("" if is_judged(row) else ", beside"), row) for row in found.itertuples()]
+
+
+def is_judged(row):
+    """Does this row of an encoder count for its claim as a whole?"""
+    name, _, arch = row.claim.partition("/")
+    return arch in claims.ENCODERS_OF.get(name, models.SMALL)
 
 
 def agreement(rows, row):
     """Of the encoders behind the verdict `row` on a claim as a whole: how many have which, and which one is shown, or each one's effect
     where they are two, or the only one's name; "" without them."""
     parts = of_encoders(rows, row.claim, row.profile) if row.verdict != claims.NOT_TESTED else []
+    parts = [(label, r) for label, r in parts if is_judged(r)]
     if len(parts) < 2:
-        planned = rows[rows.claim.str.startswith(f"{row.claim}/") & (rows.profile == row.profile)]
+        planned = claims.ENCODERS_OF.get(row.claim, models.SMALL)
         return f" ({parts[0][0]}, 1 of {len(planned)} encoders tested; one that contradicts refutes)" if parts else ""
     counts = " ".join(f"{n} {MARK[v]}" for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED)
                       if (n := sum(r.verdict == v for _, r in parts)))
@@ -557,13 +564,11 @@ def readable(notebook, name):
     return notebook
 
 
-def told(found, profile):
-    """runs.tidy of a profile's runs as the figures have it: `arm`, `change` (what it departs in), and completeness at the purity of the
+def told(found):
+    """studies.labelled of a profile's runs and completeness at the purity of the
     reference (`completeness_matched`) and of the encoder's own baseline (`completeness_matched_own`)."""
     from lib import plots
-    t = plots.arms(runs.tidy(found))
-    changed = np.array([studies.change(run.config, profile) for run in found])
-    t = t.assign(change=changed, arm=np.where((t.arm == "trained") & (changed != ""), "remedy", t.arm))
+    t = studies.labelled(found)
     own = plots.matched(t, None).set_index("run").completeness_matched
     return plots.matched(t).assign(completeness_matched_own=lambda rows: rows.run.map(own))
 
@@ -584,7 +589,7 @@ def take_away(executed, found, folder):
         parts.append(f'<h2><a href="{name}.html">{text(name)}</a></h2><ul>{"".join(links)}</ul>' if links else "")
     for profile in dict.fromkeys(run.path.parent.name for run in found):
         some = [run for run in found if run.path.parent.name == profile]
-        for kind, frame in (("runs", told(some, profile)), ("epochs", runs.histories(some))):
+        for kind, frame in (("runs", told(some)), ("epochs", runs.histories(some))):
             path = folder / f"{profile}-{kind}.csv"
             frame.to_csv(path, index=False, lineterminator="\n")
             parts.append(f'<p><a href="take/{path.name}">{path.name}</a>: {len(frame):,} {kind} of <code>{text(profile)}</code></p>')

@@ -232,7 +232,7 @@ def recipe_search(name, data=None, archs=None):
     """Our own recipe: single departures from the baseline, then those together that help (UNION), on every remedied encoder, both seeds
     of the search, on val, half the schedule. Nothing where a profile sweeps nothing or has another optimiser."""
     p = profile(name)
-    changes = [{}, *SINGLES, {"queue": max(p.queues)}, UNION] if p.sweeps and p.base.optimizer == "adamw" else []
+    changes = [{}, *SINGLES, {"queue": max(queues_of(name, data))}, UNION] if p.sweeps and p.base.optimizer == "adamw" else []
     return list(dict.fromkeys(
         base(name, arch, data, seed=seed, epochs=max(1, p.base.epochs // 2), evaluation="val", **change)
         for change in changes for arch in remedied(name, archs) for seed in (SEARCH_SEED, FINAL_SEED)))
@@ -296,8 +296,10 @@ def our_recipe(table):
 
 
 def searches(name, data=None, archs=None):
-    """Everything that chooses something on val."""
-    return list(dict.fromkeys([*search(name, data, archs), *tau_search(name, data, archs), *recipe_search(name, data, archs)]))
+    """Everything that chooses something on val: learning rates; of the remedied encoders also those of a temperature, and a recipe."""
+    few = [arch for arch in chosen(name, archs) if arch in profile(name).remedied]
+    more = [*tau_search(name, data, few), *recipe_search(name, data, few)] if few else []
+    return list(dict.fromkeys([*search(name, data, archs), *more]))
 
 
 # ---- the remedies: notebooks 03 to 08 ----
@@ -356,7 +358,8 @@ def _extent(name):
 
 
 def queues_of(name, data=None):
-    """The lengths of the queue that a profile tries; of a folder's those alone that its training images allow."""
+    """The lengths of the queue that a profile tries; of a folder's those alone that its training images allow, and the baseline's, which
+    is never shortened."""
     p = profile(name)
     there = _extent(data or p.base.data)
     few = there and min(there[1] * 9 // 10, p.base.limit or there[1])     # a tenth chooses hyper-parameters
@@ -691,6 +694,15 @@ def unchanged(configs, name):
                                  "or a folder of another name; or move the run aside")
 
 
+def labelled(found):
+    """runs.tidy of Runs with the columns `change`, what an arm departs in, and `arm`: `remedy` where it departs from the baseline."""
+    from lib import plots  # not at the top: training does without matplotlib
+    found = list(found)
+    table = plots.arms(runs.tidy(found))
+    changes = [change(run.config, run.path.parent.name) for run in found]
+    return table.assign(change=changes, arm=[("remedy" if c else arm) if arm == "trained" else arm for c, arm in zip(changes, table.arm)])
+
+
 def compared(name, configs, train=True, study=observations):
     """What the figures of a notebook are drawn from: (loaded, table, tables, history, figures).
 
@@ -707,10 +719,7 @@ def compared(name, configs, train=True, study=observations):
     for p in [p for p in COMMITTED if p in loaded and {run.config.data for run in loaded[p]} & {profile(p).base.data, *profile(p).copies}]:
         for sentence in pending([path.name for path in runs.paths(p)], p, study=study):
             print(sentence)
-    table = plots.arms(runs.tidy(run for found in loaded.values() for run in found))
-    changes = [change(run.config, p) for p, found in loaded.items() for run in found]
-    table = table.assign(change=changes, arm=[("remedy" if c else arm) if arm == "trained" else arm for c, arm in zip(changes, table.arm)])
-    table = plots.matched(table, models.LARGE if study is observations else None)
+    table = plots.matched(labelled(run for found in loaded.values() for run in found), models.LARGE if study is observations else None)
     tables = dict(tuple(table.groupby("profile", sort=False)))
     history = runs.histories(run for found in loaded.values() for run in found)
     history = history[history.run.isin(table[table.arm.isin(["trained", "remedy"])].run)].merge(table[["profile", "run", "change"]])
@@ -807,7 +816,7 @@ def main(argv=None):
         wanted += study(args.profile, args.data, args.archs) if study else []
         wanted = list(dict.fromkeys([*(c.start for c in wanted if c.start), *wanted]))      # a start is a run of its own, and comes first
         wanted = [c for c in wanted if (args.match or "") in runs.folder(c, args.profile).name]
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     names = {runs.folder(c, args.profile).name for c in wanted}
     try:

@@ -668,11 +668,16 @@ def test_a_remedy_that_the_ledger_would_never_find_is_refused(name, value):
     with pytest.raises(ValueError, match=f"changes of the remedy 'mine' = '{name}' is unknown"):
         claims.Remedy("mine", "", "", "", {name: value}, (A,), "03_temperature")
     assert claims.Remedy("mine", "", "", "", {"dim": 64}, (A,), "03_temperature")
+    with pytest.raises(ValueError, match="because of the remedy 'mine' is empty"):
+        claims.Remedy("mine", "", "", "", {"dim": 64}, (A,), "03_temperature", {"textures": "textures:tint=0.5"})
 
 
 def test_a_recipe_is_every_field_but_those_that_are_named():
     names = {f.name for f in dataclasses.fields(PretrainConfig)}
     assert names - {*claims.RECIPE} == claims.NO_RECIPE and {*claims.RECIPE} - names == {"all_epochs"}
+    assert {"start", "data", "limit", "stem", "tau", "queue", "batch_keys", "m", "projector", "projector_bn", "dim", "symmetric",
+            "bn_splits", "batch_size", "optimizer", "warmup_epochs", "crop_min", "jitter", "jitter_p", "grayscale_p", "blur_p", "hide_p",
+            "smoothing", "standardize"} <= {*claims.RECIPE}
 
 
 def test_an_encoder_of_the_readers_own_has_rows_that_do_not_count_for_all_together():

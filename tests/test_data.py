@@ -380,6 +380,17 @@ def test_a_streamed_folder_is_read_by_as_many_processes_as_the_run_has_threads_b
     assert list(train.batches(torch.arange(36), 9)) == [] and [options["num_workers"] for options in loaders] == [workers]
 
 
+def test_the_extent_of_a_folder_is_what_loading_it_gives_and_of_one_that_comes_later_too(tmp_path):
+    name = f"folder:{tmp_path}/images"
+    assert datasets.folder_extent(name) is None and datasets.folder_extent("digits") is None
+    make_folder(tmp_path / "images", side=32)
+    loaded = load(name, root=tmp_path / "root")
+    assert datasets.folder_extent(name) == (loaded.size, len(loaded.train) + len(loaded.val)) == (32, 40)
+    paint(tmp_path / "images/test/ant/large.png", np.random.default_rng(0), side=300)
+    assert datasets.folder_extent(name)[0] == load(name, root=tmp_path / "root").size == 224
+    assert datasets.folder_extent(f"{name}?size=64") == (64, 40)
+
+
 def test_a_streamed_folder_trains_and_is_evaluated_like_one_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     folder = make_folder(tmp_path / "images", side=32)

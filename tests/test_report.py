@@ -542,7 +542,10 @@ def test_a_verdict_on_two_encoders_shows_both_and_one_seed_is_said_to_be_one():
                          row | {"claim": "projector_helps/resnet18", "effect": 0.01, "low": np.nan, "high": np.nan, "n": 1}])
     whole, _, alone = rows.itertuples()
     assert report.agreement(rows, whole) == " (2 ?: MobileNetV3-Small −8.4 points, ResNet-18 +1.0 points)"
-    assert report.agreement(rows[:2], whole) == " (MobileNetV3-Small, 1 of 1 encoders tested; one that contradicts refutes)"
+    assert report.agreement(rows[:2], whole) == " (MobileNetV3-Small, 1 of 2 encoders tested; one that contradicts refutes)"
+    aside = pd.concat([rows, rows.iloc[[1]].assign(claim=f"{whole.claim}/deit_tiny")])
+    assert report.agreement(aside, whole) == report.agreement(rows, whole)
+    assert [label for label, _ in report.of_encoders(aside, whole.claim, whole.profile)][-1] == "DeiT-Ti, beside"
     assert report.said(alone) == "+1.0 points; one seed" and report.said(whole) == "−8.4 points [−34.5, +17.6]"
 
 

@@ -524,6 +524,12 @@ def test_a_notebook_says_what_is_missing_of_its_study_and_not_of_the_encoders_th
     assert capsys.readouterr().out.startswith(f"Of {len(observations(name))} runs planned for {name} in this notebook, 1 are not trained")
 
 
+def test_the_search_of_an_encoder_that_is_not_remedied_is_that_of_its_rates():
+    assert set(searches("textures", archs=["deit_tiny"])) == set(search("textures", archs=["deit_tiny"]))
+    both = searches("textures", archs=["deit_tiny", "resnet18"])
+    assert {c.arch for c in set(both) - set(search("textures", archs=["deit_tiny", "resnet18"]))} == {"resnet18"}
+
+
 def test_a_small_folder_gets_the_queues_that_its_images_allow(tmp_path):
     for label in ("ant", "bee"):
         (tmp_path / "train" / label).mkdir(parents=True)
