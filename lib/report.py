@@ -550,7 +550,8 @@ def readable(notebook, name):
     prose, first = "", True
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
-            prose = " ".join(re.sub(r"[#*_`$\[\]<>|]|\(http\S+\)", "", cell["source"]).split())
+            stopped = re.sub(r"^(#+ .*\w)$", r"\1.", cell["source"], flags=re.MULTILINE)           # a heading is a sentence
+            prose = " ".join(re.sub(r"[#*_`$\[\]<>|]|\(http\S+\)", "", stopped).split())
             if first:
                 given = ", ".join(f"{k} = {v!r}" for k, v in notebook["metadata"].get("papermill", {}).get("parameters", {}).items())
                 cell["source"] += (f"\n\nExecuted with `{given.replace('`', '') or 'its own parameters'}`: "
@@ -584,8 +585,9 @@ def take_away(executed, found, folder):
                 path, drawn = folder / f"{name}-{len(links) + 1}.svg", "".join(svg)
                 path.write_text(drawn)
                 titled = re.search(rf"<!-- ((?:{'|'.join(studies.PROFILES)})\b.*?) -->", drawn)     # matplotlib's, of each text
-                words = textwrap.shorten(cell["metadata"]["mystnb"]["image"]["alt"], 90, placeholder=" …")
-                links.append(f'<li><a href="take/{path.name}">{path.name}</a>: {f"{titled[1]}. " if titled else ""}{text(words)}</li>')
+                said = f"{titled[1].rstrip('.')}. " if titled else ""
+                words = said + textwrap.shorten(cell["metadata"]["mystnb"]["image"]["alt"], 90, placeholder=" …")
+                links.append(f'<li><a href="take/{path.name}">{path.name}</a>: {text(words)}</li>')
         parts.append(f'<h2><a href="{name}.html">{text(name)}</a></h2><ul>{"".join(links)}</ul>' if links else "")
     for profile in dict.fromkeys(run.path.parent.name for run in found):
         some = [run for run in found if run.path.parent.name == profile]

@@ -52,7 +52,7 @@ def made_up_store(store, *profiles, archs=("mobilenet_v3_small", "resnet50"), **
 def notebook(path, source, **parameters):
     cells = [nbformat.v4.new_markdown_cell("# A question with $\\frac{a}{b}$\n\nWhat it asks:\n\n$$\\sum_{i=1}^N x_i^2$$"),
              nbformat.v4.new_code_cell("\n".join(f"{k} = {v!r}" for k, v in parameters.items()), metadata={"tags": ["parameters"]}),
-             nbformat.v4.new_markdown_cell("Look at *the line*: it rises."), nbformat.v4.new_code_cell(source)]
+             nbformat.v4.new_markdown_cell("## What it shows\n\nLook at *the line*: it rises."), nbformat.v4.new_code_cell(source)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {
         "name": "python3", "display_name": "Python 3", "language": "python"}}), path)
     return path
@@ -139,7 +139,7 @@ def test_the_report_loads_nothing_from_a_network(site):
 def test_every_image_of_the_report_says_what_it_shows(site):
     images = [image for page in pages(site).values() for image in page.images]
     assert images
-    assert {image.get("alt") for image in images} == {"Look at the line: it rises.", report.FIGURE}
+    assert {image.get("alt") for image in images} == {"What it shows. Look at the line: it rises.", report.FIGURE}
     drawn = [text for path in site.rglob("runs/*/*.html") if "<svg" in (text := path.read_text().split("<article", 1)[1])]
     assert drawn and all('role="img" aria-label="loss, ' in text for text in drawn)
 
@@ -148,7 +148,7 @@ def test_every_figure_is_there_as_svg_and_what_it_is_drawn_from_as_csv(site):
     page = Page(site / "take_away.html")
     [figure] = [link for link in page.links if link.endswith(".svg")]
     assert (site / figure).read_text().lstrip().startswith("<?xml")
-    assert "01_pretext_fitting-1.svg</a>: textures, made up. Look at" in (site / "take_away.html").read_text()
+    assert "01_pretext_fitting-1.svg</a>: textures, made up. What it shows. Look at" in (site / "take_away.html").read_text()
     table, history = (pd.read_csv(site / "take" / f"textures-{kind}.csv") for kind in ("runs", "epochs"))
     assert {"arm", "change", "completeness_matched", "completeness_matched_own"} <= set(table) and "trained" in set(table.arm)
     assert set(history.run) == set(table.run) and table.knn_test.notna().all() and {"take/quick-runs.csv"} < set(page.links)
