@@ -329,6 +329,11 @@ def _cifar10_jpeg(root: Path) -> Source:
     return _folder(path, 32)
 
 
+def may_be_shown(name: str) -> bool:
+    """Are its images drawn here or the reader's own? Others' photographs are not ours to publish."""
+    return name.split(":")[0] in ("textures", "digits", "folder") and name.partition("?")[0] != "folder:imagenet"
+
+
 def class_names(name: str, n: int) -> tuple[str, ...]:
     """Names of the n classes of data set `name`, by label, without its files: "class 0", ... where only they know them."""
     return CIFAR10 if name in ("cifar10", "cifar10_jpeg") and n == len(CIFAR10) else tuple(f"class {label}" for label in range(n))

@@ -275,6 +275,11 @@ def test_a_limit_keeps_a_balanced_part_of_the_same_splits(tmp_path):
     assert equal(whole, load_folder(path, limit=108)) and equal(whole, load_folder(path, limit=10**9))
 
 
+def test_others_photographs_are_not_shown():
+    ours, others = ("textures:tint=0.5", "digits", "folder:/my/images?size=64"), ("cifar10", "cifar10_jpeg", "stl10", "folder:imagenet?size=64")
+    assert [datasets.may_be_shown(name) for name in (*ours, *others)] == [True] * 3 + [False] * 4
+
+
 def test_class_names_are_known_without_the_images_where_the_data_set_fixes_them():
     assert datasets.class_names("cifar10", 10) == datasets.class_names("cifar10_jpeg", 10) == tuple(sorted(datasets.CIFAR10))
     assert datasets.class_names("folder:/my/images", 3) == ("class 0", "class 1", "class 2") == datasets.class_names("cifar10", 3)
