@@ -276,7 +276,8 @@ def test_a_limit_keeps_a_balanced_part_of_the_same_splits(tmp_path):
 
 
 def test_others_photographs_are_not_shown():
-    ours, others = ("textures:tint=0.5", "digits", "folder:/my/images?size=64"), ("cifar10", "cifar10_jpeg", "stl10", "folder:imagenet?size=64")
+    ours = ("textures:tint=0.5", "digits", "folder:/my/images?size=64")
+    others = ("cifar10", "cifar10_jpeg", "stl10", "folder:imagenet?size=64")
     assert [datasets.may_be_shown(name) for name in (*ours, *others)] == [True] * 3 + [False] * 4
 
 
