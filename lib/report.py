@@ -342,22 +342,31 @@ def ledger_html(rows, profiles, mine, pages):
     return "\n".join(out)
 
 
+def short(rows, profile):
+    """What was found in a profile: (how many claims have which verdict, a sentence; [(verdict, statement)] of those that are decided, as a
+    whole, with the encoders that decide it, or, where they are supported on single encoders alone, on these)."""
+    whole, decided = overall(rows[rows.profile == profile]), []
+    for row in whole.itertuples():
+        parts = [(label, r) for label, r in of_encoders(rows, row.claim, profile) if is_judged(r)]
+        on = {v: ", ".join(label for label, r in parts if r.verdict == v) for v in (claims.SUPPORTED, claims.CONTRADICTED)}
+        where = f"on {on[row.verdict]}" if on.get(row.verdict) else ""
+        if row.verdict == claims.CONTRADICTED and on[claims.SUPPORTED]:
+            where += f", though supported on {on[claims.SUPPORTED]}"
+        if row.verdict in on:
+            decided.append((row.verdict, f"{where}: {row.statement}" if where else row.statement))
+        elif on[claims.SUPPORTED]:
+            decided.append((claims.SUPPORTED, f"on {on[claims.SUPPORTED]} alone: {row.statement}"))
+    counts = ", ".join(f"{n} {v}" for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED, claims.NOT_TESTED)
+                       if (n := (whole.verdict == v).sum()))
+    return f"{len(whole)} claims as a whole: {counts}.", decided
+
+
 def short_html(rows, profiles):
-    """What was found, in a few lines: how many claims have which verdict, then those that are decided, as a whole or, where they are
-    supported on single encoders alone, on these."""
     out = []
     for profile in profiles:
-        whole, lines = overall(rows[rows.profile == profile]), []
-        for row in whole.itertuples():
-            alone = [label for label, r in of_encoders(rows, row.claim, profile) if r.verdict == claims.SUPPORTED]
-            where = "" if row.verdict in (claims.SUPPORTED, claims.CONTRADICTED) else f"on {', '.join(alone)} alone: "
-            if alone or not where:
-                verdict = claims.SUPPORTED if where else row.verdict
-                lines.append(f'<li><span class="verdict {verdict}">{MARK[verdict]} {verdict}</span> {text(where + row.statement)}</li>')
-        counts = ", ".join(f"{n} {v}" for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED, claims.NOT_TESTED)
-                           if (n := (whole.verdict == v).sum()))
-        out.append(f"<p><code>{text(profile)}</code>, {len(whole)} claims as a whole: {counts}.</p>"
-                   + (f"<ul>{''.join(lines)}</ul>" if lines else ""))
+        counts, decided = short(rows, profile)
+        lines = [f'<li><span class="verdict {v}">{MARK[v]} {v}</span> {text(statement)}</li>' for v, statement in decided]
+        out.append(f"<p><code>{text(profile)}</code>, {counts}</p>" + (f"<ul>{''.join(lines)}</ul>" if lines else ""))
     return "".join(out)
 
 
@@ -704,7 +713,8 @@ def markdown(rows):
 
 
 def readme_results(t):
-    """The README's result section from the committed runs: the figure, verdicts, then each profile's headline table."""
+    """The README's result section from the committed runs: what is decided, the figure, every verdict, folded, what to bear in mind, then
+    each profile's headline table."""
     profiles = [p for p in studies.COMMITTED if len(t) and (t.profile == p).any()]
     if not profiles:
         return "No committed profile has runs yet: every claim is *not tested*."
@@ -716,12 +726,18 @@ def readme_results(t):
         for r in rows[(rows.claim == c.name) & (rows.profile == p)].itertuples()} for c in claims.CLAIMS if c.name in tested])
     lacking = f"{len(claims.CLAIMS) - len(tested)} of {len(claims.CLAIMS)} claims are *not tested* on any encoder yet, for want of runs." \
         if len(tested) < len(claims.CLAIMS) else ""
+    brief = []
+    for p in profiles:
+        counts, decided = short(everything, p)
+        brief.append(f"`{p}` in short, {counts}" + "".join(f"\n- {MARK[v]} **{v}** {statement}" for v, statement in decided))
     caveats = [sentence for p in profiles for sentence in [*pending(t, p), *claims.caveats(t, p)]]
+    caveats = "To bear in mind:\n\n" + "\n".join(f"- {sentence}" for sentence in caveats) if caveats else ""
     tables = [f"`{p}`, percent on held-out images, mean ± half the 95 % interval over seeds (paper: ImageNet, 200 epochs; supervised by "
               f"the same recipe, one seed: a lower bound of the ceiling):\n\n{markdown(headline(t, p))}" for p in profiles]
     drawn = (f"![{FIGURE}](results/figure.svg)\n\n"
              f"The committed runs of `{profiles[0]}`: each dot is a seed, each bar a 95 % interval.")
-    return "\n\n".join(part for part in (drawn, markdown(verdicts) if tested else "", lacking, *caveats, *tables) if part)
+    shown = f"<details>\n<summary>Every claim's verdict and interval</summary>\n\n{markdown(verdicts)}\n\n</details>" if tested else ""
+    return "\n\n".join(part for part in (*brief, drawn, shown, lacking, caveats, *tables) if part)
 
 
 def readme_speed(folder=None):

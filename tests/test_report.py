@@ -528,11 +528,14 @@ def test_runs_that_lack_are_said_to_be_of_remedies_where_the_observations_are_co
 def test_in_short_stand_the_decided_claims_and_the_encoders_on_which_alone_one_is_supported():
     rows = pd.DataFrame([{"claim": c, "profile": "p", "verdict": v, "statement": f"<{c.split('/')[0]}>", "effect": 0.1} for c, v in (
         ("projector_helps", "undecided"), ("projector_helps/mobilenet_v3_small", "supported"), ("projector_helps/resnet18", "undecided"),
-        ("temperature_helps", "contradicted"), ("temperature_helps/resnet18", "contradicted"), ("negatives_helps", "not tested"))])
+        ("temperature_helps", "contradicted"), ("temperature_helps/resnet18", "contradicted"),
+        ("temperature_helps/mobilenet_v3_small", "supported"), ("temperature_helps/deit_tiny", "supported"),     # not judged on it
+        ("size_not_architecture", "contradicted"), ("negatives_helps", "not tested"))])
     said = report.short_html(rows, ["p"])
-    assert "3 claims as a whole: 1 contradicted, 1 undecided, 1 not tested." in said and said.count("<li>") == 2
+    assert "4 claims as a whole: 2 contradicted, 1 undecided, 1 not tested." in said and said.count("<li>") == 3
     assert "supported</span> on MobileNetV3-Small alone: &lt;projector_helps&gt;" in said
-    assert "contradicted</span> &lt;temperature_helps&gt;" in said and "&lt;negatives_helps&gt;" not in said
+    assert "contradicted</span> on ResNet-18, though supported on MobileNetV3-Small: &lt;temperature_helps&gt;" in said
+    assert "contradicted</span> &lt;size_not_architecture&gt;" in said and "&lt;negatives_helps&gt;" not in said
 
 
 def test_a_verdict_on_two_encoders_shows_both_and_one_seed_is_said_to_be_one():
@@ -565,6 +568,8 @@ def test_the_readme_shows_the_figure_when_there_are_runs_to_draw(tmp_path):
     shown = report.readme_results(t)
     lacking = [c.name for c in claims.CLAIMS if f"{c.statement} ({c.source})" not in shown]
     assert f"{len(lacking)} of {len(claims.CLAIMS)} claims are *not tested*" in shown
+    counts, decided = report.short(report.ledger(t, ["textures"]), "textures")
+    assert shown.startswith(f"`textures` in short, {counts}\n") and decided and all(statement in shown for _, statement in decided)
     assert "](results/figure.svg)" in shown and "runs of `textures`" in shown and "a lower bound of the ceiling" in shown
     for pixels, floor in ((0.99, True), (0.0, False)):                       # of the pretext task
         t.loc[t.arch == "pixels", "instdisc_dsd_top1_test"] = pixels
