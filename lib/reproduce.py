@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib import check_name, claims, positive, runs, studies, train
+from lib import check_name, claims, positive, runs, schedule, studies, train
 
 STORE = runs.STORE / ".reproduced"
 MEASURES = ("knn_val", "knn_test", "linear_test", "instdisc_dsd_top1_test", "uniformity_d_test", "intra_class_d_test")
@@ -99,17 +99,17 @@ def main(argv=None):
                 runs.set_aside(path)
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"error: {error}")
-    needs = studies.duration(studies.hours([run.config for run in wanted]))
+    needs = schedule.duration(schedule.hours([run.config for run in wanted]))
     print(f"{counted(len(wanted))} of {args.profile}, about {needs} on two idle cores with --jobs 2, into {STORE}", flush=True)
     failed = []
     try:
-        for config, error in studies.outcomes([run.config for run in wanted], args.profile, args.jobs, STORE):
+        for config, error in schedule.outcomes([run.config for run in wanted], args.profile, args.jobs, STORE):
             failed += [f"{runs.folder(config, args.profile).name}: {error}"] if error else []
     except KeyboardInterrupt:
         print("stopped: the same command goes on where this one was", *failed, sep="\n", file=sys.stderr)
         sys.exit(130)
     except BrokenExecutor:
-        failed.append(studies.WORKER_KILLED)
+        failed.append(schedule.WORKER_KILLED)
     table, rows, why = runs.tidy(everything), [], []
     for run in wanted:
         path = runs.folder(run.config, args.profile, STORE)

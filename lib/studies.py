@@ -5,25 +5,21 @@ Adding an encoder, a value or a data set here or in lib.models carries through t
 import argparse
 import ast
 import math
-import os
 import signal
 import sys
-import threading
 import time
-import uuid
 import warnings
 from collections import Counter
 from concurrent.futures import BrokenExecutor
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 import numpy as np
 import pandas as pd
 import torch
-from joblib import Parallel, cpu_count, delayed
 
-from lib import check_name, checkpoint, claims, models, positive, runs
+from lib import check_name, claims, models, positive, runs, schedule
 from lib import data as datasets
 from lib.train import PretrainConfig
 
@@ -76,8 +72,6 @@ TEXTURES = PretrainConfig(data="textures", queue=128, batch_keys=True, m=0.99, b
                           optimizer="adamw", lr=1e-3, weight_decay=0.01, standardize="image")
 # On one thread, two runs side by side, bf16 makes ResNets and DeiT faster and the depthwise networks slower, so each encoder takes
 # what suits it (results/bench/switches.csv has one of each kind; python -m lib.bench --only switches --archs measures others).
-IMAGES_PER_SECOND = {"mobilenet_v3_small": 1250, "deit_tiny": 205, "efficientnet_b0": 400, "mobilenet_v3_large": 600,
-                     "resnet18": 600, "resnet50": 200}      # images a second, one thread, 32 px, ImageNet stem, plain convolutions
 FASTER = {arch: {"precision": "bf16"} for arch in ("resnet18", "resnet50", "deit_tiny")}
 PROFILES = {
     # tests: all notebooks in minutes; numbers mean nothing
@@ -104,11 +98,6 @@ PROFILES = {
     "imagenet": Profile(PretrainConfig(data="folder:imagenet", precision="bf16"), seeds=1, seeds_of={}, widths=(),
                         queues=(1024, 4096, 16384, 65536)),
 }
-
-
-BUSY, STOPPED = "busy", "stopped"
-WORKER_KILLED = ("a worker was killed, perhaps for want of memory; what is finished is stored, and the same command, better with fewer "
-                 "--jobs, goes on where the others were")
 COMMITTED = ("textures", "cifar10_subset", "cifar10")   # profiles whose runs are in git, the richest first
 
 
@@ -348,20 +337,11 @@ def swept(parameter, values):
     return values
 
 
-_SEEN = {}           # extents of folders: a plan asks often, and a large one takes a while
-
-
-def _extent(name):
-    if name not in _SEEN and (found := datasets.folder_extent(name)):
-        _SEEN[name] = found
-    return _SEEN.get(name)
-
-
 def queues_of(name, data=None):
     """The lengths of the queue that a profile tries; of a folder's those alone that its training images allow, and the baseline's, which
     is never shortened."""
     p = profile(name)
-    there = _extent(data or p.base.data)
+    there = schedule.extent(data or p.base.data)
     few = there and min(there[1] * 9 // 10, p.base.limit or there[1])     # a tenth chooses hyper-parameters
     return tuple(queue for queue in p.queues if not few or queue < few) or (p.base.queue,)
 
@@ -755,49 +735,6 @@ def check_parameters(namespace, *known):
                                 f"{defaults[name]!r}")
 
 
-def hours(configs):
-    """Rough hours on two CPU cores, two runs side by side, from measured steps; the work grows with the multiply-adds. Starts and teachers
-    that are not among `configs` count too: in a clone, which has no weights, they are trained again.
-
-    A step is MoCo's and worth four forward passes: query forward and backward (three), key forward (one). Both views of SimCLR have a
-    gradient; who has no key has the teacher's forward pass, or nothing.
-    """
-    def speed(c):                                                          # images a second of a step
-        usual = models.multiply_adds(c.arch, 32)
-        rate = IMAGES_PER_SECOND.get(c.arch, 2e9 / usual)
-        return rate * usual / models.multiply_adds(c.arch, there[c.data][0], c.stem, c.width)
-    total, others = 0, {needed for config in configs for needed in runs.needs(config)} - {*configs}
-    there = {name: _extent(name) or datasets.EXTENTS.get(name.split(":")[0], (224, 1_281_167))
-             for name in {c.data for c in (*others, *configs)}}
-    for c in [*others, *configs]:
-        if c.arch == "pixels":
-            continue
-        images = min(there[c.data][1], c.limit or there[c.data][1])
-        embedded = min(3.7 * images, 1.3 * images + 30_000) if c.evaluation == "full" else 0.6 * images
-        share = 2 if c.symmetric else {"simclr": 1.5, "seed": 0.75, "supervised": 0.75}.get(c.method, 1)
-        total += (c.epochs * images * share + 0.25 * embedded) / speed(c)              # to embed is one forward pass
-        total += 0.25 * c.epochs * images / speed(c.teacher) if c.teacher else 0
-        total += 30 if c.evaluation == "full" else 5
-    return total / 2 / 3600
-
-
-def damaged(paths, mend=False):
-    """{path: what is wrong} of stored runs that cannot be trusted; `mend` sets them aside and says where they are now."""
-    found = {}
-    for path in paths:
-        with runs._claim(path) if mend else nullcontext():                 # of two that mend, the slower must leave the new run alone
-            try:
-                runs.load(path) if path.exists() else None
-            except runs.BrokenRun as error:
-                found[path] = f"{str(error).split(';')[0]}; it is now {runs.set_aside(path)}" if mend else str(error)
-    return found
-
-
-def duration(hours):
-    """Hours as a reader says them: minutes below one hour."""
-    return f"{hours:.1f} hours" if hours >= 1 else f"{math.ceil(60 * hours) or 1} min"
-
-
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m lib.studies", description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="quick", help=f"one of {', '.join(PROFILES)}")
@@ -824,7 +761,7 @@ def main(argv=None):
             datasets.check(name)                                           # a folder that is not there, before its runs are listed
         looked_at = [path for path in runs.paths(args.profile)             # with --retrain also those that another data set needs
                      if path.name in names or (args.retrain and (args.match or "") in path.name)]
-        found = damaged(looked_at, mend=args.retrain and not args.dry_run)
+        found = schedule.damaged(looked_at, mend=args.retrain and not args.dry_run)
         whole = [c for c in wanted if (path := runs.folder(c, args.profile)).exists() and path not in found]
         unchanged([] if args.dry_run else whole, args.profile)
     except (ValueError, OSError) as error:
@@ -836,7 +773,7 @@ def main(argv=None):
         sys.exit(f"error: --match {args.match!r} is in the name of no run of profile {args.profile}; --dry-run lists them")
     missing = [c for c in wanted if (path := runs.folder(c, args.profile)) in aside or not path.exists()]
     try:
-        needs = duration(hours(missing))
+        needs = schedule.duration(schedule.hours(missing))
     except ValueError as error:                                            # a side that an encoder cannot take
         sys.exit(f"error: {error}")
     starts = len({c.start for c in wanted if c.start})
@@ -858,7 +795,7 @@ def main(argv=None):
     warnings.filterwarnings("ignore", message="A worker stopped")          # joblib renews a worker that has grown, and says so
     done, lost, started = 0, 0, time.time()
     try:
-        for config, error in outcomes(missing, args.profile, args.jobs):
+        for config, error in schedule.outcomes(missing, args.profile, args.jobs):
             done, minutes, name = done + 1, (time.time() - started) / 60, runs.folder(config, args.profile).name
             failed, lost = failed + ([f"{name}: {error}"] if error else []), lost + bool(error)
             print(f"[{done}/{len(missing)}] {minutes:.1f} min, about {minutes / done * (len(missing) - done):.0f} to go: {name}"
@@ -868,73 +805,13 @@ def main(argv=None):
               + "; the same command goes on where the others were", *failed, sep="\n", file=sys.stderr)
         sys.exit(130)
     except BrokenExecutor:
-        failed.append(WORKER_KILLED)
+        failed.append(schedule.WORKER_KILLED)
     if failed:                                                             # the others are stored; this many need a look
         raise (SystemExit if found and not args.retrain else Failed)("error: " + "\n".join(failed))
 
 
 class Failed(SystemExit):
     """Some runs were tried and failed, and nothing else is wrong: what is stored can be drawn."""
-
-
-def outcomes(configs, profile_name, jobs, store=None):
-    """Train, `jobs` side by side, what is not stored: (config, None or what went wrong) of each run as it ends; those that another
-    process trains last, once that is done or dead. Raises KeyboardInterrupt when asked to stop, once what runs is stored, and
-    BrokenExecutor where a worker was killed."""
-    store = store or runs.STORE
-    flag = store / ".locks" / f"stop-{uuid.uuid4().hex}" if jobs > 1 else None      # its own, also among machines that share the store
-    with checkpoint.requests(flag) if flag else nullcontext([]) as asked:
-        for wait in (False, True):
-            busy = []
-            workers = Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch="n_jobs", batch_size=1)
-            try:
-                for config, outcome in workers(delayed(_run)(c, profile_name, jobs, store, wait, flag) for c in configs if not asked):
-                    if outcome == BUSY:
-                        busy.append(config)
-                    elif outcome == STOPPED:
-                        asked.append(outcome)
-                    else:
-                        yield config, outcome
-            except BrokenExecutor:
-                if not asked:                                              # else a worker that had just begun when it was asked to stop
-                    raise
-            configs = busy
-        if asked:
-            raise KeyboardInterrupt
-
-
-def _run(config, profile_name, jobs, store, wait, flag=None):
-    """One run in a worker: (config, None once it is stored, BUSY, STOPPED or what went wrong)."""
-    if jobs > 1:                                                           # a worker serves many runs: never from what it has now
-        torch.set_num_threads(max(1, cpu_count() // jobs))          # those that a scheduler gave us
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers
-              if signal.getsignal(number) is not signal.SIG_IGN or flag}
-    done = threading.Event()
-    try:
-        if flag and flag.exists():                                         # handed out before the request
-            return config, STOPPED
-        if flag:
-            threading.Thread(target=_obey, args=(flag, done), daemon=True).start()
-        bar = jobs == 1 and sys.stderr.isatty()
-        run = runs.run_or_load(config, profile_name, store=store, progress="bar" if bar else "lines", wait=wait)
-    except KeyboardInterrupt:
-        return config, STOPPED
-    except Exception as error:  # one bad run must not end a night's study; to be asked to stop is no Exception
-        return config, f"{type(error).__name__}: {error}"
-    finally:
-        done.set()
-        for number, handler in before.items():                             # a worker without a run has nothing to store
-            signal.signal(number, signal.SIG_IGN if flag else handler)
-    return config, None if run else BUSY
-
-
-def _obey(flag, done, seconds=0.2):
-    """In a worker that trains: once the flag is raised, be asked to stop as by SIGTERM. A process without a run is never signalled."""
-    while not done.wait(seconds):
-        if flag.exists():
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
 
 
 if __name__ == "__main__":

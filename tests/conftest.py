@@ -10,6 +10,7 @@ from hypothesis import settings
 from playwright.sync_api import sync_playwright
 
 from lib import data as datasets
+from lib import runs, studies
 from lib.train import PretrainConfig
 
 torch.set_num_threads(1)
@@ -40,6 +41,18 @@ def textures(cache):
 def more_textures(cache):
     """1,024 training images, 205 of val, 512 held out."""
     return datasets.load("textures", limit=1024, root=cache)
+
+
+@pytest.fixture
+def toy(monkeypatch, tmp_path, textures):
+    """A profile of three runs on the tiny data set (an encoder, itself untrained, and pixels) and an empty store."""
+    small = studies.Profile(replace(TINY, epochs=1, width=1.0), encoders=("resnet18",), seeds=1, seeds_of={}, widths=(),
+                            extra={"resnet18": {"width": 0.25}}, remedied=(), sweeps=False)
+    monkeypatch.setitem(studies.PROFILES, "toy", small)
+    monkeypatch.setattr(studies, "supervised", lambda *args: [])
+    monkeypatch.setattr(runs, "STORE", tmp_path / "runs")
+    monkeypatch.setattr(runs, "load_data", lambda name, limit=None, device="cpu": textures)
+    return tmp_path / "runs"
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lib import claims, models, runs, studies
+from lib import claims, models, runs, schedule, studies
 from lib.studies import (
     PROFILES,
     SEARCH_SEED,
@@ -29,18 +29,6 @@ from lib.studies import (
     untrained,
     widths,
 )
-
-
-@pytest.fixture
-def toy(monkeypatch, tmp_path, textures):
-    """A profile of three runs on the tiny data set (an encoder, itself untrained, and pixels) and an empty store."""
-    small = studies.Profile(replace(TINY, epochs=1, width=1.0), encoders=("resnet18",), seeds=1, seeds_of={}, widths=(),
-                            extra={"resnet18": {"width": 0.25}}, remedied=(), sweeps=False)
-    monkeypatch.setitem(PROFILES, "toy", small)
-    monkeypatch.setattr(studies, "supervised", lambda *args: [])
-    monkeypatch.setattr(runs, "STORE", tmp_path / "runs")
-    monkeypatch.setattr(runs, "load_data", lambda name, limit=None, device="cpu": textures)
-    return tmp_path / "runs"
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -471,7 +459,7 @@ def test_the_paper_and_each_remedy_left_out_depart_by_one_remedy():
 
 
 def test_the_whole_study_stays_within_half_a_day_and_the_readers_own_within_twelve_trainings():
-    assert studies.hours(plan("textures")) + studies.hours(searches("textures")) <= 12
+    assert schedule.hours(plan("textures")) + schedule.hours(searches("textures")) <= 12
     assert sum(c.epochs > 0 for c in plan("quick")) <= 12
 
 
@@ -562,15 +550,6 @@ def test_an_encoder_that_cannot_take_the_images_stops_before_anything_is_trained
     monkeypatch.setattr(runs, "load_data", lambda *args: replace(textures, size=50))
     with pytest.raises(ValueError, match="size must be divisible by deit_tiny's patch .*, not 50"):
         studies.check(replace(plan("toy")[0], arch="deit_tiny"))
-
-
-@pytest.mark.parametrize("error", [MemoryError, KeyError, TypeError, ValueError])
-def test_whatever_goes_wrong_in_a_run_is_told_and_ends_no_other(error, toy, monkeypatch):
-    def fails(*args, **kwargs):
-        raise error("no room")
-    monkeypatch.setattr(runs, "run_or_load", fails)
-    found = list(studies.outcomes(plan("toy"), "toy", 1))
-    assert [config for config, _ in found] == plan("toy") and {outcome for _, outcome in found} == {f"{error.__name__}: {error('no room')}"}
 
 
 def test_a_folder_whose_images_have_changed_is_not_shown_with_the_runs_of_the_old_ones(toy, monkeypatch, textures):
@@ -764,21 +743,6 @@ def test_a_damaged_run_is_set_aside_and_trained_anew_where_that_is_asked_for(toy
     assert (kept[0] / "metrics.json").read_text() == metrics[:-3] and runs.paths("toy") == [path, *others]
 
 
-def test_of_two_that_mend_the_slower_leaves_the_new_run_alone(toy, monkeypatch):
-    main(["--profile", "toy"])
-    path = runs.paths("toy")[0]
-    whole = (path / "metrics.json").read_bytes()
-    (path / "metrics.json").write_text("{}")
-    claim = runs._claim
-
-    def late(where):
-        held = claim(where)
-        (path / "metrics.json").write_bytes(whole)                          # what the faster one has trained meanwhile
-        return held
-    monkeypatch.setattr(runs, "_claim", late)
-    assert studies.damaged([path], mend=True) == {} and runs.load(path)
-
-
 def test_a_store_in_which_nothing_can_be_set_aside_is_one_sentence(toy, monkeypatch):
     main(["--profile", "toy"])
     (runs.paths("toy")[0] / "metrics.json").write_text("{}")
@@ -797,26 +761,6 @@ def test_two_jobs_are_two_processes_that_train_into_the_callers_store(toy, monke
     assert "[2/2]" in capsys.readouterr().out
     assert {run.config for run in map(runs.load, runs.paths("toy"))} == set(studies.plan())
     assert not list(runs.ROOT.glob("results/runs/toy*"))
-
-
-def test_every_run_of_a_worker_gets_its_share_of_the_cores(toy, monkeypatch):
-    called = []
-
-    class Parallel:
-        def __init__(self, n_jobs, **options):
-            called.append(n_jobs)
-
-        def __call__(self, jobs):
-            return (function(*args, **kwargs) for function, args, kwargs in jobs)
-    monkeypatch.setattr(studies, "Parallel", Parallel)
-    monkeypatch.setattr(studies.torch, "set_num_threads", called.append)
-    threads = max(1, studies.cpu_count() // 2)
-    jobs = [runs.STORE]
-    monkeypatch.setattr(runs, "run_or_load", lambda config, profile, store, progress, wait: jobs.append(store) or runs.Run(
-        runs.folder(config, profile), config, {}, None, {}))
-    main(["--profile", "toy", "--jobs", "2"])
-    assert called == [2, threads, threads, threads, 2]                      # not halved again at a worker's next run; nothing was busy
-    assert jobs == [toy] * 4
 
 
 @pytest.mark.parametrize("arguments, words", [
@@ -868,33 +812,6 @@ def test_a_number_of_jobs_that_is_none_is_one_sentence(jobs, capsys):
     assert f"argument --jobs: '{jobs}'; allowed: a whole number from 1" in capsys.readouterr().err
 
 
-def test_the_estimate_of_hours_grows_with_epochs_width_and_resolution():
-    base = studies.base("textures", "resnet18")
-    one = studies.hours([base])
-    assert 0 < one < 0.5 and studies.hours([base, base]) == pytest.approx(2 * one)
-    assert studies.hours([replace(base, epochs=32)]) > 1.5 * one
-    assert studies.hours([replace(base, width=2.0)]) > 3 * one
-    assert studies.hours([replace(base, stem="stride1")]) > 2 * one
-    assert studies.hours([replace(base, data="folder:/images")]) > 1000 * one
-
-
-def test_the_estimate_counts_a_second_gradient_a_second_query_a_teachers_passes_and_a_start():
-    arch = "mobilenet_v3_small"
-    def trained(*configs):                                                  # hours without the evaluation
-        return studies.hours(configs) - studies.hours([replace(c, epochs=0) for c in configs])
-    base = studies.base("textures", arch)
-    one, large = trained(base), trained(studies.base("textures", models.LARGE, epochs=base.epochs))
-    assert trained(replace(base, symmetric=True, queue=256)) == pytest.approx(2 * one)
-    assert trained(replace(base, method="simclr")) == pytest.approx(1.5 * one)
-    assert trained(replace(base, method="supervised")) == pytest.approx(0.75 * one)
-    student = studies.distilled(base, "textures")
-    assert trained(student) == pytest.approx(0.75 * one + 0.25 * large) and large > 5 * one
-    assert studies.hours([student]) == pytest.approx(studies.hours([student, *runs.needs(student)]))
-    begun = studies.begun(base, "self", "textures")
-    assert studies.hours([begun]) == pytest.approx(studies.hours([replace(begun, start=None), begun.start]))
-    assert studies.hours([begun, begun.start]) == pytest.approx(studies.hours([begun])) and begun.all_epochs == base.epochs
-
-
 def test_a_folder_that_is_not_there_is_named_before_its_runs_are_listed_and_one_that_is_is_counted(tmp_path):
     with pytest.raises(SystemExit, match=f"error: folder {tmp_path}/nope has no train folder"):
         main(["--profile", "quick", "--data", f"folder:{tmp_path}/nope", "--dry-run"])
@@ -907,7 +824,7 @@ def test_a_folder_that_is_not_there_is_named_before_its_runs_are_listed_and_one_
                 shutil.copy(image, tmp_path / part / name / f"{i}.png")
     few = studies.base("textures", "resnet18", f"folder:{tmp_path}", limit=None)
     same = [few, studies.replace(few, limit=10_000), studies.replace(few, data=f"folder:{tmp_path}?size=48")]
-    assert [studies.hours([c]) for c in same] == [studies.hours([few])] * 3                  # 48 is the side of its images
-    assert studies.hours([replace(few, limit=60)]) < 0.7 * studies.hours([few])
-    assert studies.hours([replace(few, data=f"folder:{tmp_path}?size=96")]) > 2 * studies.hours([few])
-    assert studies.duration(0.001) == "1 min" and studies.duration(0.6) == "36 min" and studies.duration(1.25) == "1.2 hours"
+    assert [schedule.hours([c]) for c in same] == [schedule.hours([few])] * 3                  # 48 is the side of its images
+    assert schedule.hours([replace(few, limit=60)]) < 0.7 * schedule.hours([few])
+    assert schedule.hours([replace(few, data=f"folder:{tmp_path}?size=96")]) > 2 * schedule.hours([few])
+    assert schedule.duration(0.001) == "1 min" and schedule.duration(0.6) == "36 min" and schedule.duration(1.25) == "1.2 hours"
