@@ -25,8 +25,10 @@ CEILING = 0.98      # both sides above: the pretext task cannot tell memory from
 UNITS = {"points": 100, "points per doubling of width": 100, "distance²": 1, "reduction of distance²": 1,
          "of uniformity": 1}   # unit of an effect -> its factor
 NOT_LEARNED, NOT_SOLVED = "not learned", "the task is not learned well enough to overfit"
-BOUND = "overstated, since some curve ends before the purity to compare at, so undecided"
+BOUND = "overstated, since some curve ends before the purity to compare at"
 LEAST = "understated, since some curve ends before the purity to compare at"
+MIXED = "over- or understated, since curves end before the purity to compare at"
+FORCED = ", so undecided"   # whatever its interval says
 COLUMNS = ["claim", "profile", "statement", "source", "test", "effect", "low", "high", "n", "verdict", "runs",
            "data",     # what it was measured on, which may be a variant of the profile's data set (Remedy.elsewhere)
            "purer"]    # of a remedy that is to relieve over-clustering: local purity, the arm's minus the other's, a fraction
@@ -64,7 +66,7 @@ def freedom(row):
     not for want of seeds that nothing is decided. Welch's are not in the ledger: inf, which gives the largest, hence cautious, effect.
     """
     name = row.claim.split("/")[0]
-    if _measure(row) == BOUND or NOT_LEARNED in _measure(row):
+    if _measure(row).endswith(FORCED) or NOT_LEARNED in _measure(row):
         return np.nan
     if row.n < 2 or np.isnan(row.low) or name == "no_overfitting" or row.test.endswith(_shown("homogeneity")):
         return np.nan
@@ -178,7 +180,8 @@ if OURS:
 LEARNED = ("(kNN (val) minus the untrained encoder's, paired by seed: 95 % interval above 0; with one seed the difference itself)")
 EACH = "; all five encoders: one that contradicts refutes"
 CLAIMS = [
-    Claim("pretext_learned", "Small models complete the pretext task despite their limited capacity", "paper, observation (i)",
+    Claim("pretext_learned", "Training raises small models' accuracy in the pretext task on held-out images",
+          "paper, observation (i): they complete it despite their limited capacity",
           "held-out instance-discrimination top-1 (D-SD, official candidates), trained minus untrained encoder, paired by seed; "
           f"supported if the 95 % interval lies above 0, contradicted if below{EACH}", notebook="01_pretext_fitting"),
     Claim("no_overfitting", "Small models complete the pretext task without overfitting", "paper, observation (i)",
@@ -188,7 +191,7 @@ CLAIMS = [
           f"{100 * MARGIN:g} points) and at least {200 * MARGIN:g} % on average; undecided too if both sides exceed "
           f"{100 * CEILING:g} % on average{EACH}", notebook="01_pretext_fitting"),
     Claim("over_clustered_paper", "Small models over-cluster: larger intra-class distance and lower uniformity than the large model",
-          "paper, observation (ii); fig. 1's measures",
+          "paper, observation (ii); the measures that its code plots",
           "raw features of held-out originals; intra-class alignment minus the reference's, and the reference's uniformity minus the "
           "encoder's: supported if both 95 % intervals (Welch) lie above 0, contradicted if either lies below; undecided unless "
           f"encoder and reference have learned {LEARNED}; effect shown: the first of the two that by itself gives their joint "
@@ -221,12 +224,14 @@ for _r in REMEDIES:
     _each = f"{_where}: one that contradicts refutes"
     CLAIMS.append(Claim(f"{_r.name}_helps", _r.statement, _r.source, f"{_arm}: linear-probe accuracy on held-out images (the probe's "
                         f"learning rate chosen on val), {AGAINST.format(_other)}{_each}", notebook=_r.notebook))
-    CLAIMS.append(Claim(f"{_r.name}_gathers", f"{_r.statement}: it relieves over-clustering", _r.source,
+    CLAIMS.append(Claim(f"{_r.name}_gathers", f"{_r.statement}: completeness at equal purity rises",
+                        f"{_r.source}; relief of over-clustering",
                         f"{_arm}: completeness at the purity (homogeneity) that the latter has on average with {MATCHED} clusters a class, "
                         f"{AGAINST.format(_other)}; where a run's curve does not hold that purity its nearest end counts, which "
                         f"understates the difference; undecided unless both have learned {LEARNED}{_each}", notebook=_r.notebook))
-CLAIMS.append(Claim("improved_gathers_paper", "The gains of the remedies together go with less over-clustering, by the paper's measure",
-                    "paper, fig. 1 and observation (ii); its own figures speak against it",
+CLAIMS.append(Claim("improved_gathers_paper",
+                    "The remedies together lower the distance within classes, the paper's measure of over-clustering",
+                    "paper, fig. 1 and observation (ii); its code's figures speak against it on four of five",
                     "the paper's four remedies together: intra-class alignment of raw features of held-out originals, the baseline's minus "
                     "this arm's, otherwise as improved_helps; an association: no cause is claimed; all five encoders: one that contradicts "
                     "refutes", "reduction of distance²", "08_improved_baselines"))
@@ -240,8 +245,8 @@ def completeness_at(rows, homogeneity, nearest=False):
 
     At one k, completeness is homogeneity times a constant, so encoders are compared at equal purity: one that splits classes needs
     more clusters to be as pure. Where a curve comes by that purity more than once, the fewest clusters count. nan for a run that is
-    purer with one cluster a class already, or never so pure; with nearest the value at that end of its curve. As completeness falls
-    where purity rises, this is a lower bound for the former and an upper one for the latter. Returns (n,) array.
+    purer with one cluster a class already, or never so pure; with nearest the value at that end of its curve. As completeness mostly
+    falls where purity rises, this is taken for a lower bound of the former and an upper one of the latter. Returns (n,) array.
     """
     return np.array([value if nearest or not end else np.nan for value, end in (_on_curve(row, homogeneity) for _, row in rows.iterrows())])
 
@@ -310,6 +315,22 @@ def _digits(unit):
     return 1 if UNITS[unit] > 1 else 3
 
 
+def by_chance(rows):
+    """How many intervals of remedies on single encoders exclude 0, how many would by chance alone, and how many stand after a correction
+    for their number (Benjamini-Hochberg, 5 %, from t tests on the pairs of seeds), as a sentence; "" without any. rows: of one profile."""
+    remedies = {f"{r.name}_{measure}": r for r in REMEDIES for measure in ("helps", "gathers", "gathers_paper")}
+    each = [row for row in rows.itertuples() if "/" in row.claim and not np.isnan(row.low)
+            and row.claim.split("/")[1] in getattr(remedies.get(row.claim.split("/")[0]), "encoders", ())]
+    excluding = sum(row.low > 0 or row.high < 0 for row in each)
+    if not excluding:
+        return ""
+    p = [2 * stats.t.sf(abs(row.effect) * 2 * stats.t.ppf(0.975, row.n - 1) / max(row.high - row.low, 1e-12), row.n - 1) for row in each]
+    kept = int((stats.false_discovery_control(p) <= 0.05).sum())
+    stand = "none of them stands" if not kept else f"{kept} of them stand{'s' * (kept == 1)}"
+    return (f"Of {len(each)} intervals of remedies on single encoders {excluding} exclude 0, where about {0.05 * len(each):.0f} would by "
+            f"chance alone; {stand} after a correction for their number (Benjamini-Hochberg, 5 %).")
+
+
 def smallest_detectable(row):
     """For an undecided row: the smallest effect that its seeds could have shown (two-sided 95 %, power 80 %), from the interval, in the
     effect's unit; "" for another, or where closeness is the claim."""
@@ -324,14 +345,16 @@ def unit_of(row):
 
 def reading(row):
     """A verdict in words, from a row of the ledger: what the clusters of an encoder are (over_clustered), why nothing follows from the
-    number, on which variant of the data set a remedy was judged, and whether its clusters mix classes less or more, too, which
-    completeness at equal purity does not tell from gathering; "" where there is nothing to say, or without runs."""
+    number, on which variant of the data set a remedy was judged, and whether its clusters mix classes less or more, which completeness at
+    equal purity does not tell from gathering (who mixes classes needs more clusters to be pure, too); "" where there is nothing to say, or
+    without runs."""
     if row.verdict == NOT_TESTED:
         return ""
     said = [_clustering(row)]
     if row.claim.partition("/")[0].endswith("_gathers") and abs(row.purer) > PURITY_MARGIN:
-        less = "less" if row.purer > 0 else "more"
-        said.append(f"classes mixed {less}, too: local purity {100 * row.purer:+.0f} points".replace("-", "−"))
+        less, points = "less" if row.purer > 0 else "more", f"local purity {100 * row.purer:+.0f} points".replace("-", "−")
+        said.append(f"classes are mixed {less} ({points}), which may be all of it" if row.purer * row.effect > 0
+                    else f"though classes are mixed {less} ({points})")
     if row.data in {variant for r in REMEDIES for variant in r.elsewhere.values()}:
         said.append(f"on {row.data}")
     return "; ".join(filter(None, said))
@@ -339,7 +362,7 @@ def reading(row):
 
 def _clustering(row):
     name, shown = row.claim.partition("/")[0], _measure(row)
-    if shown in (NOT_SOLVED, BOUND, LEAST, NOT_LEARNED):
+    if shown in (NOT_SOLVED, NOT_LEARNED) or shown.removesuffix(FORCED) in (BOUND, LEAST, MIXED):
         return shown
     if name != "over_clustered":
         return ""
@@ -492,9 +515,9 @@ def _of_observations(t, profile, architectures, reference):
     if every:
         views = "instdisc_sdsd_top1_test"                                  # of two views, as the loss compares
         found.append(f"On {profile}, raw pixels find the view of an original image among {int(arms.instances_test.iloc[0]):,} more often "
-                     f"({raw.instdisc_dsd_top1_test.mean():.1%}) than any trained encoder (at most {best.max():.1%}; between two views: "
-                     f"{raw[views].mean():.1%} against at most {arms.groupby('arch')[views].mean().max():.1%}), so the pretext task says "
-                     "little about observation (i).")
+                     f"({raw.instdisc_dsd_top1_test.mean():.1%}) than the baseline of any encoder (on average at most {best.max():.1%}; "
+                     f"between two views: {raw[views].mean():.1%} against at most {arms.groupby('arch')[views].mean().max():.1%}), so the "
+                     "pretext task says little about observation (i).")
     below = [f"{words} {raw[c].mean():.1%} against {_listed(means[c], worse)}" for c, words in ACCURACIES.items()
              if (worse := [arch for arch in knn.index if means[c][arch] < raw[c].mean()]) and not (every and c == best.name)]
     if below:
@@ -515,16 +538,31 @@ def _of_observations(t, profile, architectures, reference):
 
 
 def _of_the_pair(arms, profile):
-    """Where the paper's pair of measures says "over-clustered" of the better encoders."""
-    pair = [("", "raw"), ("_centred", "centred")]
-    follows = {words: [arms[f"{c}{tag}"].corr(arms.linear_test) for c in ("intra_class_d_test", "uniformity_d_test")]
-               for tag, words in pair if len(arms) > 2 and f"uniformity_d_test{tag}" in arms}
-    wrong = {words: r for words, r in follows.items() if r[0] > 0 > r[1]}
-    if not wrong or arms.arch.nunique() < 3:
+    """Where the paper's pair of measures says "over-clustered" of the better encoders, or of the better runs of an encoder."""
+    measures = [(f"{words} {measure}", f"{c}{tag}", sign) for tag, words in (("", "raw"), ("_centred", "centred"))
+                for c, measure, sign in (("intra_class_d_test", "distance", 1), ("uniformity_d_test", "uniformity", -1))]
+    columns, wrong = [*(c for _, c, _ in measures if c in arms), "linear_test"], []
+    means = arms.groupby("arch")[columns].mean()
+    within = arms[columns] - arms.groupby("arch")[columns].transform("mean")
+    for where, t, free in ((f"over {len(means)} encoders' means", means, len(means)),
+                           (f"over {len(arms)} runs about the mean of their encoder", within, len(arms) - len(means) + 1)):
+        found = {words: _correlation(t[c], t.linear_test, free) for words, c, _ in measures if c in t}
+        told = [f"{words} {r:+.2f} [{low:+.2f}, {high:+.2f}]" for (words, c, sign) in measures if words in found
+                for r, low, high in [found[words]] if min(sign * low, sign * high) > 0]
+        wrong += [f"{where} {', '.join(told)}"] if told else []
+    if not wrong:
         return []
-    each = "; ".join(f"{words} {apart:+.2f} and {even:+.2f}" for words, (apart, even) in wrong.items()).replace("-", "−")
-    return [f"On {profile}, the paper's pair of measures calls the better encoders over-clustered: over its {len(arms)} trained runs, "
-            f"linear accuracy goes with the distance within classes and against uniformity (correlations, {each})."]
+    each = "; ".join(wrong).replace("-", "−")
+    return [f"On {profile}, the paper's pair of measures is larger in distance, lower in uniformity, hence says \"over-clustered\", where "
+            f"linear accuracy is higher (correlations whose 95 % interval excludes 0 on that side): {each}."]
+
+
+def _correlation(x, y, n):
+    """Pearson's correlation with a 95 % interval (Fisher's) for n independent values; nan bounds for n < 4."""
+    r = float(np.corrcoef(x, y)[0, 1]) if min(np.ptp(x), np.ptp(y)) > 1e-9 else np.nan
+    half = stats.norm.ppf(0.975) / np.sqrt(n - 3) if n > 3 else np.nan
+    with np.errstate(divide="ignore"):
+        return r, *np.tanh(np.arctanh(r) + np.array([-half, half]))
 
 
 def _of_purity(arms, profile, archs, reference):
@@ -538,8 +576,10 @@ def _of_purity(arms, profile, archs, reference):
         f"{(side == end).sum()} {words}" for end, words in ends if end in side) for arch, side in sides.items() if side.any()]
     if not lacking:
         return []
-    final = " As these include runs of the reference itself, nothing can be supported by it, whatever is trained further; a difference " \
-            "in local purity could still contradict." if sides[reference].any() else ""
+    final = f" As these include runs of the reference itself, \"{BY_NAME['over_clustered'].statement}\" can no longer be supported, " \
+            "whatever is trained further; a difference in local purity could still contradict." if sides[reference].any() else ""
+    final += f" As they include ResNet-18, \"{BY_NAME['size_not_architecture'].statement}\" can no longer be decided." \
+        if sides.get("resnet18", np.zeros(1)).any() else ""
     return [f"On {profile}, completeness is compared at a homogeneity of {pure:.2f}, which not every run's curve holds: "
             + "; ".join(lacking) + "." + final]
 
@@ -650,9 +690,10 @@ def _remedies(t, profile, arms, before, architectures, reference):
                 effect, low, high = interval(_gain(measure, a, b))
                 able = measure != "gathers" or learned(a, u) and learned(b, u)
                 ends = _ends(a, b, effect) if measure == "gathers" else []
-                beyond = 1 in ends
-                verdict = above(low, high) if able and not beyond else UNDECIDED
-                said = NOT_LEARNED if not able else BOUND if beyond else LEAST if -1 in ends else ""
+                beyond, verdict = 1 in ends, above(low, high) if able else UNDECIDED
+                said = NOT_LEARNED if not able else MIXED if beyond and -1 in ends else BOUND if beyond else LEAST if -1 in ends else ""
+                if beyond and verdict != UNDECIDED:
+                    said, verdict = said + FORCED, UNDECIDED
                 rows.append(_row(claim, profile, arch, effect, low, high, len(seeds), verdict,
                                  [*a.run, *b.run, *(u.run if measure == "gathers" else [])], said,
                                  b.data.iloc[0], local_purity(a).mean() - local_purity(b).mean() if measure == "gathers" else np.nan))

@@ -108,6 +108,12 @@ def shown(values, scale=100, digits=1):
     return (f"{mean:.{digits}f}" + ("" if np.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]")).replace("-", "−")
 
 
+def signed(values):
+    """`shown` of a difference, in points: `+1.2 [−0.1, +2.5]`."""
+    mean, low, high = (f"{round(100 * x, 1) + 0.0:+.1f}".replace("-", "−") for x in claims.interval(values))
+    return mean if len(values) < 2 else f"{mean} [{low}, {high}]"
+
+
 def held(values, scale=100, digits=1):
     """`shown`, but where only some runs have the number how many do: a mean of these would be one of a selection."""
     some = values.notna().sum()
@@ -198,6 +204,26 @@ def ablation(table, columns=ABLATION, gain="linear_test", costs=None):
     out = pd.DataFrame(rows, columns=["profile", "data", "encoder", "arm", "seeds", *columns, *(costs or {}), "gain, points"])
     index = ["profile", "data", "encoder", "arm"] if out.data.nunique() > 1 else ["profile", "encoder", "arm"]
     return out.drop(columns=[] if "data" in index else "data").set_index(index)
+
+
+def beside_paper(tables, changes, paper):
+    """What the arms `changes` gain, beside the paper's figure 1: linear accuracy in percent of the baseline and of the same encoder trained
+    with labels, the gain of each arm in points, mean [95 % interval over seeds]; theirs on ImageNet. A column per small encoder, a row per
+    number and where it is from. tables: {profile: table}; paper: results/reference/paper_headline.csv, by model."""
+    standard, rows = paper.baseline_200_percent, {}
+    for p, t in tables.items():
+        won = gains(t, "linear_test")
+        for words, part, column, show in (
+                ("baseline", t[t.arm == "trained"], "linear_test", shown), ("with labels", t[t.arm == "supervised"], "linear_test", shown),
+                *((f"gain: {c}", won[won.change == c], "gain", signed) for c in dict.fromkeys(won.change) if c in changes)):
+            found = part.dropna(subset=column).groupby("arch")[column].agg(show)
+            rows |= {(p, words): found} if len(found) else {}
+    rows[("paper", "baseline, 200 epochs")] = standard.map("{:.1f}".format)
+    for name, words in (("improved_200_percent", "its remedies together, 200 epochs"), ("improved_800_percent", "the same, 800 epochs"),
+                        ("seed_resnet50_teacher_percent", "SEED alone")):
+        rows[("paper", f"gain: {words}")] = (paper[name] - standard).dropna().map("{:+.1f}".format).str.replace("-", "−")
+    out = pd.DataFrame(rows).reindex(models.SMALL).rename(index=label).T.fillna("")
+    return out.rename_axis(index=["from", "linear accuracy"])
 
 
 def verdicts(ledger, *names):
@@ -489,7 +515,7 @@ def over_clustering(table, paper, parameters, title=""):
     """Intra-class alignment against uniformity: the paper's encoders, ours raw and centred, untrained and trained; (3, 2) Axes, the
     second of which holds the legend.
 
-    The further up and left, the more over-clustered in the paper's sense. paper: results/reference/paper_figure1.csv.
+    The further up and left, the more over-clustered in the paper's sense. paper: results/reference/paper_over_clustering.csv.
     parameters: {encoder: number}. Colour is linear accuracy in the paper and kNN accuracy in ours.
     """
     ours = table.assign(parameters=table.arch.map(parameters), accuracy=table.get("knn_test"))

@@ -127,16 +127,18 @@ def executed(notebook, output, parameters):
 
 # ---- what the numbers say ----
 
-def table(*profiles, store=runs.STORE, data=None, archs=None):
-    """runs.table of the runs that the profiles plan today (`data` instead of their data set, `archs` beside their encoders); what
-    else lies there, such as runs of a learning rate since given up, would count a seed twice."""
+def table(*profiles, store=runs.STORE, data=None, archs=None, own=()):
+    """runs.table of the runs that the profiles plan today (`data` instead of their data set, `archs` beside their encoders, and
+    configurations of the reader's `own`); what else lies there, such as runs of a learning rate since given up, would count a seed
+    twice."""
     t = runs.table(*profiles, store=store)
     def names(study):
         return {(p, runs.folder(c, p).name) for p in profiles for given in ([data] if data else [None, *studies.profile(p).copies])
                 for some in ([None, archs] if archs else [None]) for c in study(p, given, some)}
     if t.empty:
         return t
-    planned, standard = names(studies.plan), names(studies.encoders)
+    planned = names(studies.plan) | {(p, runs.folder(c, p).name) for p in profiles for c in own}
+    standard = names(studies.encoders)
     pairs = list(zip(t.profile, t.run))
     t = t.assign(arm=["trained" if pair in standard else "other" for pair in pairs])       # claims.baseline asks for it
     return t[[pair in planned for pair in pairs]].reset_index(drop=True)
@@ -215,8 +217,8 @@ def is_judged(row):
 
 
 def agreement(rows, row):
-    """Of the encoders behind the verdict `row` on a claim as a whole: how many have which, and which one is shown, or each one's effect
-    where they are two, or the only one's name; "" without them."""
+    """Of the encoders behind the verdict `row` on a claim as a whole: how many have which, and each one's effect, or the only one's name;
+    "" without them."""
     parts = of_encoders(rows, row.claim, row.profile) if row.verdict != claims.NOT_TESTED else []
     parts = [(label, r) for label, r in parts if is_judged(r)]
     if len(parts) < 2:
@@ -224,11 +226,12 @@ def agreement(rows, row):
         return f" ({parts[0][0]}, 1 of {len(planned)} encoders tested; one that contradicts refutes)" if parts else ""
     counts = " ".join(f"{n} {MARK[v]}" for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED)
                       if (n := sum(r.verdict == v for _, r in parts)))
-    if len(parts) == 2:
-        each = [f"{label} {claims.effect(r)[0] or 'no number'}" for label, r in parts]
-        return f" ({counts}: {', '.join(each)})"
-    shown = [label for label, r in parts if r.effect == row.effect or np.isnan(r.effect) and np.isnan(row.effect)]
-    return f" ({counts}; shown: {shown[0]})" if len(shown) == 1 else f" ({counts})"
+    unit = {claims.unit_of(r) for _, r in parts}
+    def number(r):
+        found = claims.effect(r)[0]
+        return found.split()[0] if found and len(unit) == 1 else found or "no number"
+    each = ", ".join(f"{label} {number(r)}" for label, r in parts)
+    return f" ({counts}{f': {each}' if any(claims.effect(r)[0] for _, r in parts) else ''})"
 
 
 def partly(rows, row):
@@ -239,13 +242,13 @@ def partly(rows, row):
 
 
 def said(row):
-    """A verdict's number and interval, and what it reads as."""
+    """A verdict's number, interval and seeds, and what it reads as."""
     if row.verdict == claims.NOT_TESTED:
         return ""
-    alone = "one seed" if row.n == 1 else ""
     if np.isnan(row.effect):
         return claims.UNREACHED
-    return "; ".join(filter(None, (" ".join(claims.effect(row)).strip(), alone, claims.reading(row))))
+    seeds = "one seed" if row.n == 1 else f"n = {row.n}"
+    return "; ".join(filter(None, (" ".join(claims.effect(row)).strip(), seeds, claims.reading(row))))
 
 
 def overall(rows):
@@ -284,12 +287,18 @@ def number(shown):
     return f'<span class="number">{text(shown)}</span>' if shown else f'<span class="quiet">{claims.UNREACHED}</span>'
 
 
+def behind(row):
+    """The runs that a verdict rests on, folded, with links to their pages; "" without any."""
+    links = "".join(f'<li><a href="runs/{row.profile}/{run}.html">{text(run)}</a></li>' for run in row.runs.split())
+    return f"<details><summary>{len(row.runs.split())} runs</summary><ul>{links}</ul></details>" if links else ""
+
+
 def verdict_cell(row, parts=(), counts=""):
-    """Verdict, effect, interval and n of one ledger row (None: nothing was run), as HTML; parts: of_encoders, if only some were tested;
-    counts: `agreement`."""
+    """Verdict, effect, interval, n and runs of one ledger row (None: nothing was run), as HTML; parts: of_encoders, if only some were
+    tested; counts: `agreement`."""
     if row is None or row.verdict == claims.NOT_TESTED:
         each = [f'<br><span class="verdict {r.verdict.replace(" ", "-")}">{MARK[r.verdict]}</span> '
-                f'{text(label)}: {number(claims.effect(r)[0])}' for label, r in parts]
+                f'{text(label)}: {number(claims.effect(r)[0])}{behind(r)}' for label, r in parts]
         return f'<span class="verdict not-tested">{MARK[claims.NOT_TESTED]} not tested</span>{" as a whole" if each else ""}{"".join(each)}'
     shown, bounds = claims.effect(row)
     least = claims.smallest_detectable(row)
@@ -298,7 +307,7 @@ def verdict_cell(row, parts=(), counts=""):
              number(shown), number(bounds) if bounds else "",
              f'<span class="quiet">n = {row.n}{f", smallest detectable {least}" if least else "" if bounds else ", no interval"}</span>',
              f'<span class="quiet">{text(counts.strip(" ()"))}</span>' if counts else ""]
-    return "<br>".join(part for part in parts if part)
+    return "<br>".join(part for part in parts if part) + behind(row)
 
 
 def stated(claim, pages):
@@ -326,8 +335,8 @@ def ledger_html(rows, profiles, mine, pages):
             for c in claims.CLAIMS if c.name in tested]
     marks = ", ".join(f"{MARK[v]} {v}" for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED))
     out = [html_table(head, body, "Effect and 95 % interval over n seeds (of two arms, the smaller n). A claim about all encoders: the "
-                      "least favourable is shown, one that contradicts refutes, nothing is corrected for their number. What to bear in "
-                      f"mind stands above the figure. {marks}.")]
+                      "least favourable is shown, one that contradicts refutes, nothing is corrected for their number (what a "
+                      f"correction would leave stands above). {marks}.")]
     for c in [c for c in claims.CLAIMS if c.name in tested]:
         names = list(dict.fromkeys(rows[rows.claim.str.startswith(c.name + "/")].claim))
         parts = [[text(models.ENCODERS[n.split("/")[1]].label if n.split("/")[1] in models.ENCODERS else n),
@@ -343,30 +352,31 @@ def ledger_html(rows, profiles, mine, pages):
 
 
 def short(rows, profile):
-    """What was found in a profile: (how many claims have which verdict, a sentence; [(verdict, statement)] of those that are decided, as a
-    whole, with the encoders that decide it, or, where they are supported on single encoders alone, on these)."""
-    whole, decided = overall(rows[rows.profile == profile]), []
+    """What was found in a profile: (how many claims have which verdict, and what of it may be chance; [(verdict, text)] of the claims that
+    are decided as a whole; [text] of those that are not, but supported on single encoders)."""
+    rows = rows[rows.profile == profile]
+    whole, decided, alone = overall(rows), [], []
     for row in whole.itertuples():
-        parts = [(label, r) for label, r in of_encoders(rows, row.claim, profile) if is_judged(r)]
-        on = {v: ", ".join(label for label, r in parts if r.verdict == v) for v in (claims.SUPPORTED, claims.CONTRADICTED)}
-        where = f"on {on[row.verdict]}" if on.get(row.verdict) else ""
-        if row.verdict == claims.CONTRADICTED and on[claims.SUPPORTED]:
-            where += f", though supported on {on[claims.SUPPORTED]}"
-        if row.verdict in on:
-            decided.append((row.verdict, f"{where}: {row.statement}" if where else row.statement))
-        elif on[claims.SUPPORTED]:
-            decided.append((claims.SUPPORTED, f"on {on[claims.SUPPORTED]} alone: {row.statement}"))
+        if row.verdict in (claims.SUPPORTED, claims.CONTRADICTED):
+            decided.append((row.verdict, f"{row.statement}: {said(row)}{agreement(rows, row)}"))
+        else:
+            alone += [f"{row.statement}, {label}: {said(r)}" for label, r in of_encoders(rows, row.claim, profile)
+                      if is_judged(r) and r.verdict == claims.SUPPORTED]
     counts = ", ".join(f"{n} {v}" for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED, claims.NOT_TESTED)
                        if (n := (whole.verdict == v).sum()))
-    return f"{len(whole)} claims as a whole: {counts}.", decided
+    return f"{len(whole)} claims as a whole: {counts}. {claims.by_chance(rows)}".strip(), decided, alone
+
+
+ALONE = "Supported on single encoders, not as a whole:"
 
 
 def short_html(rows, profiles):
     out = []
     for profile in profiles:
-        counts, decided = short(rows, profile)
-        lines = [f'<li><span class="verdict {v}">{MARK[v]} {v}</span> {text(statement)}</li>' for v, statement in decided]
-        out.append(f"<p><code>{text(profile)}</code>, {counts}</p>" + (f"<ul>{''.join(lines)}</ul>" if lines else ""))
+        counts, decided, alone = short(rows, profile)
+        lines = [f'<li><span class="verdict {v}">{MARK[v]} {v}</span> {text(words)}</li>' for v, words in decided]
+        out.append(f"<p><code>{text(profile)}</code>, {text(counts)}</p>" + (f"<ul>{''.join(lines)}</ul>" if lines else ""))
+        out.append(f"<p>{ALONE}</p><ul>{''.join(f'<li>{text(words)}</li>' for words in alone)}</ul>" if alone else "")
     return "".join(out)
 
 
@@ -429,7 +439,6 @@ def verdicts_html(rows, pages):
         name, _, arch = row.claim.partition("/")
         c, (shown, bounds), nothing = claims.BY_NAME[name], claims.effect(row), row.verdict == claims.NOT_TESTED
         encoder = models.ENCODERS[arch].label if arch in models.ENCODERS else arch or "all together"
-        behind = "".join(f'<li><a href="runs/{row.profile}/{run}.html">{text(run)}</a></li>' for run in row.runs.split())
         body.append([(f'{stated(c, pages)}<br><code>{text(name)}</code>', name),
                      (f'<span class="verdict {row.verdict.replace(" ", "-")}">{MARK[row.verdict]} {text(row.verdict)}</span>', row.verdict),
                      text(encoder), f"<code>{text(row.profile)}</code>",
@@ -438,7 +447,7 @@ def verdicts_html(rows, pages):
                                                 f'<span class="quiet">{text(claims.reading(row))}</span>'))),
                       "" if np.isnan(row.effect) else f"{row.effect:.6g}"),
                      str(row.n), text(claims.smallest_detectable(row)),
-                     "" if nothing else f"<details><summary>{len(row.runs.split())}</summary><ul>{behind}</ul></details>"])
+                     "" if nothing else behind(row)])
     return html_table(["Claim", "Verdict", "Encoder", "Profile", "Effect, 95 % interval", "n", "Smallest detectable", "Runs"], body,
                       f"{len(body)} verdicts. A head sorts (effects as fractions, whatever their unit), its menu filters; a claim leads to "
                       "its notebook, a run to its page.",
@@ -537,16 +546,17 @@ def index_page(t, rows, profiles, mine, pages, note="", drawn=""):
     notes = [sentence for p in profiles for sentence in [*(pending(t, p) if p != mine else []), *claims.caveats(t, p)]]
     parts += [raw(trained_html(t, profiles)), "## In short\n", raw(short_html(rows, profiles))] if profiles else []
     parts += [raw(f"<p>{text(note)}</p>")] if note else []
-    parts += [raw(f"<p>To bear in mind:</p><ul>{''.join(f'<li>{text(sentence)}</li>' for sentence in notes)}</ul>")] if notes else []
     if lacking:
         parts.append(f"Not tested, because no runs are stored: {', '.join(f'`{p}`' for p in lacking)}.\n")
+    parts += ["## Verdicts\n", raw(words_html()), raw(ledger_html(rows, profiles, mine, pages)),
+              raw('<p>To sort and to filter: <a href="ledger.html">every verdict</a>, <a href="runs.html">every run</a>, '
+                  '<a href="changes.html">what each commit changed</a>.</p>')]
+    parts += ["## To bear in mind\n", raw(f"<ul>{''.join(f'<li>{text(sentence)}</li>' for sentence in notes)}</ul>")] if notes else []
+    parts += ["## Results\n"]
     if drawn:
         parts.append(raw(f'<p><img class="headline" src="_static/figure.svg" alt="{text(FIGURE)}"></p><p class="quiet">The committed runs '
                          f'of {text(drawn)}: each dot is a seed, each bar a 95 % interval.</p>'))
-    parts += ["## Verdicts\n", raw(words_html()), raw(ledger_html(rows, profiles, mine, pages)),
-              raw('<p>To sort and to filter: <a href="ledger.html">every verdict</a>, <a href="runs.html">every run</a>, '
-                  '<a href="changes.html">what each commit changed</a>.</p>'),
-              "## Results\n", *[raw(headline_html(t, p)) for p in profiles],
+    parts += [*[raw(headline_html(t, p)) for p in profiles],
               "## Encoders\n", raw(encoders_html()), "## Runs and machines\n", raw(machines_html(t)),
               *(f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n" + "\n".join(names) + "\n```\n"
                 for caption, names in (("Notebooks", pages), ("To explore", ["ledger", "runs", "changes", "take_away"])))]
@@ -728,8 +738,10 @@ def readme_results(t):
         if len(tested) < len(claims.CLAIMS) else ""
     brief = []
     for p in profiles:
-        counts, decided = short(everything, p)
-        brief.append(f"`{p}` in short, {counts}" + "".join(f"\n- {MARK[v]} **{v}** {statement}" for v, statement in decided))
+        counts, decided, alone = short(everything, p)
+        lines = "".join(f"\n- {MARK[v]} **{v}** {words}" for v, words in decided)
+        brief.append(f"**`{p}` in short**, {counts}" + ("\n" + lines if lines else ""))
+        brief.append(f"{ALONE}\n" + "".join(f"\n- {words}" for words in alone) if alone else "")
     caveats = [sentence for p in profiles for sentence in [*pending(t, p), *claims.caveats(t, p)]]
     caveats = "To bear in mind:\n\n" + "\n".join(f"- {sentence}" for sentence in caveats) if caveats else ""
     tables = [f"`{p}`, percent on held-out images, mean ± half the 95 % interval over seeds (paper: ImageNet, 200 epochs; supervised by "
@@ -874,7 +886,8 @@ def report(args):
     mine = profile if data or profile not in studies.COMMITTED else None   # other data are the reader's, also under our profile
     others = [p for p in studies.COMMITTED if p != mine]
     write_claims(ledger(table(*studies.COMMITTED), studies.COMMITTED), ROOT / "results" / "claims.csv")
-    asked = table(profile, data=data, archs=archs)       # with encoders that the profile itself has not
+    own = [c for name, study in studies.SWEEPS.items() if parameters.get(name) for c in study(profile, data, archs, parameters[name])]
+    asked = table(profile, data=data, archs=archs, own=own)       # with encoders and values that the profile itself has not
     t = pd.concat([table(*[p for p in others if p != profile]), asked], ignore_index=True)
     rows = ledger(t, [*others, *([mine] if mine else [])])
     if mine:

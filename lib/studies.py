@@ -14,6 +14,7 @@ from concurrent.futures import BrokenExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import wraps
 
 import numpy as np
 import pandas as pd
@@ -92,7 +93,7 @@ PROFILES = {
     # tenth of their epochs, so that six encoders fit in half an hour
     "cifar10": Profile(replace(TEXTURES, data="cifar10", stem="cifar", queue=4096, batch_keys=False, bn_splits=8, epochs=20,
                                batch_size=512, optimizer="sgd", lr=0.06, weight_decay=5e-4, standardize="imagenet",
-                               precision="bf16", blur_p=0.0, crop_min=0.08), queues=(1024, 4096, 16384),
+                               precision="bf16", blur_p=0.0, crop_min=0.08), queues=(512, 4096, 16384),
                        long=200, copies=("cifar10_jpeg",)),
     # the paper's own scale and recipe
     "imagenet": Profile(PretrainConfig(data="folder:imagenet", precision="bf16"), seeds=1, seeds_of={}, widths=(),
@@ -337,6 +338,22 @@ def swept(parameter, values):
     return values
 
 
+def naming(parameter, field):
+    """Decorator of a notebook's function: a value that `field` of a configuration refuses is told of as the `parameter` that gave it."""
+    def decorate(study):
+        @wraps(study)
+        def told(name, data=None, archs=None, *given, **named):
+            try:
+                return study(name, data, archs, *given, **named)
+            except (ValueError, TypeError) as error:
+                values = next(iter((*given, *named.values())), None)
+                if values is None or not str(error).startswith(f"{field} ="):
+                    raise
+                raise type(error)(f"{parameter} = {values!r}: {error}") from None
+        return told
+    return decorate
+
+
 def queues_of(name, data=None):
     """The lengths of the queue that a profile tries; of a folder's those alone that its training images allow, and the baseline's, which
     is never shortened."""
@@ -373,6 +390,7 @@ def ruled(notebook, elsewhere=None):
             and elsewhere in (None, bool(r.elsewhere))]
 
 
+@naming("taus", "tau")
 def temperature(name, data=None, archs=None, taus=None):
     """Notebook 03: the temperature, all else equal, the learning rate too; and with the one that was chosen for it (TAU_LRS)."""
     everywhere = taus is not None
@@ -396,6 +414,7 @@ def by_rate(table):
                       table[table.lr == own].assign(rate="learning rate chosen for it")])
 
 
+@naming("queues", "queue")
 def negatives(name, data=None, archs=None, queues=None):
     """Notebook 04: the length of the queue at two temperatures; none at all (keys of the batch alone); SimCLR; and the longest queue
     the other way round about the keys of the batch."""
@@ -411,15 +430,16 @@ def negatives(name, data=None, archs=None, queues=None):
 
 
 def augmentation(name, data=None, archs=None, strengths=None):
-    """Notebook 05: crops and blur alone, no augmentation, Hide-and-Seek; the colours' strength, each component of them alone and the
-    paper's recipe. Colours are tried on a tint where the images themselves are grey."""
+    """Notebook 05: crops and blur alone, no augmentation, Hide-and-Seek; the colours' strength, each component of them alone, neither, no
+    augmentation and the paper's recipe. Colours are tried on a tint where the images themselves are grey."""
     if strengths is None and not profile(name).sweeps:
         return tried(name, [{}, *ruled("05_augmentation")], data, archs)
     everywhere, strengths = strengths is not None, STRENGTHS if strengths is None else swept("strengths", strengths)
     start = profile(name).base
     alone = {key: PLAIN | {key: getattr(start, key)} for key in PLAIN}
     shapes = [PLAIN, alone["crop_min"], alone["blur_p"], {"hide_p": 0.5}]
-    hues = [claims.STRONGER, *map(colours, strengths), alone["jitter_p"], alone["grayscale_p"], {"jitter_p": 0.0, "grayscale_p": 0.0}]
+    grey = {"jitter_p": 0.0, "grayscale_p": 0.0}
+    hues = [PLAIN, alone["jitter_p"], alone["grayscale_p"], grey, claims.STRONGER, *map(colours, strengths)]
     if not everywhere:
         shapes, hues = shapes + ruled("05_augmentation", elsewhere=False), hues + ruled("05_augmentation", elsewhere=True)
     tinted = next(r for r in claims.REMEDIES if r.name == "augmentation").elsewhere.get(data or start.data)
@@ -455,6 +475,7 @@ def light(config):
     return replace(config, projector="mlp2048", tau=0.1, symmetric=True, queue=queue, smoothing=0.1)
 
 
+@naming("starts", "start")
 def initialization(name, data=None, archs=None, starts=None):
     """Notebook 06: where the first weights come from, at equal epochs in all."""
     starts = swept("starts", ("random", "self") + ("seed",) * profile(name).sweeps if starts is None else starts)
@@ -463,14 +484,18 @@ def initialization(name, data=None, archs=None, starts=None):
     return list(dict.fromkeys([*standard, *(begun(c, kind, name) for kind in starts for c in few)]))
 
 
+@naming("kinds", "projector")
 def projectors(name, data=None, archs=None, kinds=None):
     """Notebook 07: the projector's depth, width and dropout; with BatchNorm too."""
     if kinds is None and not profile(name).sweeps:
         return tried(name, [{}, *ruled("07_projector")], data, archs)
     everywhere, kinds = kinds is not None, PROJECTORS if kinds is None else swept("kinds", kinds)
     return tried(name, [{}, *({"projector": kind} for kind in kinds),
-                        *({"projector": kind, "projector_bn": True} for kind in kinds if kind in ("simple", "wide", "deep")),
+                        *({"projector": kind, "projector_bn": True} for kind in kinds if kind in ("simple", "wide", "deep", "dropout")),
                         *([] if everywhere else ruled("07_projector"))], data, archs, everywhere)
+
+
+SWEEPS = {"taus": temperature, "queues": negatives, "strengths": augmentation, "starts": initialization, "kinds": projectors}
 
 
 def improved(name, data=None, archs=None):

@@ -98,6 +98,14 @@ def test_notebook_runs_on_smoke(path, smoke, tmp_path):
     assert not [o.text for cell in executed for o in cell.outputs if o.get("name") == "stderr" and "Warning" in o.text]
 
 
+def test_values_given_to_papermill_are_trained_and_stand_in_the_ablation_table(smoke, tmp_path):
+    path = next(p for p in NOTEBOOKS if p.stem == "03_temperature")
+    done = papermill(path, tmp_path / "out.ipynb", "-p", "profile", "smoke", "-p", "taus", "[0.07, 0.3]")
+    assert done.returncode == 0, done.stderr[-2000:]
+    shown = next(cell.outputs[0].data["text/html"] for cell in code(tmp_path / "out.ipynb") if "plots.ablation" in cell.source)
+    assert "temperature 0.07" in shown and "temperature 0.3" in shown
+
+
 @last
 def test_unknown_profile_stops_the_notebook_with_the_nearest_name(path, tmp_path):
     done = papermill(path, tmp_path / "out.ipynb", "-p", "profile", "smokee")

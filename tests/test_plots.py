@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.colors import to_hex  # noqa: E402
 
-from lib import claims, models, plots, studies  # noqa: E402
+from lib import claims, models, plots, runs, studies  # noqa: E402
 from lib.train import PretrainConfig  # noqa: E402
 
 ARCHS = [*models.SMALL, models.LARGE]
@@ -141,7 +141,7 @@ def test_views_tile_one_column_per_image_and_one_row_per_version():
 
 def test_over_clustering_sets_the_papers_points_beside_ours(table):
     from lib.runs import ROOT
-    paper = pd.read_csv(ROOT / "results" / "reference" / "paper_figure1.csv")
+    paper = pd.read_csv(ROOT / "results" / "reference" / "paper_over_clustering.csv")
     axes = plots.over_clustering(table, paper, dict.fromkeys(ARCHS, 5e6))
     assert [len(ax.collections) for ax in axes.flat] == [6, 0, 6, 6, 6, 6]
     assert axes[0, 0].collections[-1].get_offsets()[0].tolist() == [-2.846, 0.9]             # ResNet-50, drawn last
@@ -424,6 +424,18 @@ def test_a_remedys_share_is_what_it_adds_alone_and_what_the_four_lose_without_it
     assert few[(few.remedy == "temperature 0.1") & (few.way == "added alone")].seed.tolist() == [0]    # paired, or not at all
     other = plots.shares(remedies.assign(lr=np.where(remedies.arm == "trained", 0.1, 0.2)), "linear_test")
     assert other.empty                                                      # an arm with another learning rate is none
+
+
+def test_the_gains_stand_beside_the_papers_with_their_interval_the_baseline_and_the_ceiling(remedies):
+    paper = pd.read_csv(runs.ROOT / "results" / "reference" / "paper_headline.csv").set_index("model")
+    labels = remedies[(remedies.arm == "trained") & (remedies.seed == 0)].assign(arm="supervised", linear_test=0.9)
+    found = plots.beside_paper({"here": pd.concat([remedies, labels])}, {"temperature"}, paper)["MobileNetV3-Small"]
+    assert [row for source, row in found.index if source == "here"] == ["baseline", "with labels", "gain: temperature"]
+    assert found[("here", "with labels")] == "90.0"
+    gain = 100 * WORTH["temperature"]
+    assert found[("here", "gain: temperature")] == f"+{gain:.1f} [+{gain:.1f}, +{gain:.1f}]"
+    assert found["paper"].tolist() == ["26.8", "+14.5", "+14.2", ""]
+    assert plots.signed([0.01]) == "+1.0" and plots.signed([0.01, -0.01]) == "+0.0 [−12.7, +12.7]"
 
 
 def test_shares_are_drawn_filled_and_hollow_with_every_seed(remedies):

@@ -186,8 +186,11 @@ def test_the_index_shows_each_claim_for_each_profile_and_links_it_to_its_noteboo
     assert re.search(r"Of \d+ runs planned for textures, \d+ are not trained yet: verdicts rest on the others", text)
     assert "runs planned for quick" not in text
     told = text.index("raw pixels find the view of an original image among 5,000 more often")
-    assert text.index("<h2>In short") < told < text.index('src="_static/figure.svg"') < text.index("<h2>Verdicts")
-    assert text.index("<h2>Verdicts") < text.index("the test and each encoder</summary>")
+    assert text.index("<h2>In short") < text.index("<h2>Verdicts") < text.index("the test and each encoder</summary>") < told
+    assert told < text.index('src="_static/figure.svg"') < text.index("<h2>Encoders")
+    verdicts = text[text.index("<h2>Verdicts"):told]
+    behind = re.findall(r'<summary>\d+ runs</summary><ul><li><a href="(runs/textures/[^"]+)"', verdicts)
+    assert behind and all((site / link).is_file() for link in behind)
     assert (site / "_static" / "figure.svg").is_file()
     for word in report.WORDS:
         assert f"<dt>{report.text(word)}</dt>" in text
@@ -399,6 +402,17 @@ def test_only_the_encoders_asked_for_are_trained_and_the_index_has_them_even_out
     assert "EfficientNet-B0" in set(report.headline(dry["table"], "quick").encoder)
 
 
+def test_runs_of_the_readers_own_values_stand_among_the_runs_where_they_are_asked_for(dry):
+    own = [c for c in studies.temperature("quick", None, ["resnet18"], [0.07]) if c.tau == 0.07]
+    for config in own:
+        store_run(runs.STORE, "quick", config, np.random.default_rng(1))
+    names = {runs.folder(c, "quick").name for c in own}
+    report.main(["--profile", "quick", "-p", "archs=[resnet18]", "-p", "taus=[0.07]"])
+    assert names and names <= set(dry["table"].run)
+    report.main(["--profile", "quick", "-p", "archs=[resnet18]"])
+    assert not names & set(dry["table"].run)
+
+
 def test_without_the_parameter_the_index_has_the_profiles_own_encoders(dry):
     report.main(["--profile", "quick"])
     assert "--archs" not in dry["trained"][0] and set(dry["table"].arch) == {"pixels", "resnet18"}
@@ -525,17 +539,20 @@ def test_runs_that_lack_are_said_to_be_of_remedies_where_the_observations_are_co
     assert "not trained yet: verdicts rest on" in studies.pending([name for name in planned if name != watched[0]], "textures")[0]
 
 
-def test_in_short_stand_the_decided_claims_and_the_encoders_on_which_alone_one_is_supported():
-    rows = pd.DataFrame([{"claim": c, "profile": "p", "verdict": v, "statement": f"<{c.split('/')[0]}>", "effect": 0.1} for c, v in (
+def test_in_short_stand_the_decided_claims_and_apart_from_them_the_encoders_on_which_alone_one_is_supported():
+    row = {"profile": "p", "effect": 0.1, "low": np.nan, "high": np.nan, "n": 1, "test": "", "data": "textures", "purer": np.nan}
+    rows = pd.DataFrame([row | {"claim": c, "verdict": v, "statement": f"<{c.split('/')[0]}>"} for c, v in (
         ("projector_helps", "undecided"), ("projector_helps/mobilenet_v3_small", "supported"), ("projector_helps/resnet18", "undecided"),
+        ("projector_helps/deit_tiny", "supported"),                                                               # not judged on it
         ("temperature_helps", "contradicted"), ("temperature_helps/resnet18", "contradicted"),
-        ("temperature_helps/mobilenet_v3_small", "supported"), ("temperature_helps/deit_tiny", "supported"),     # not judged on it
-        ("size_not_architecture", "contradicted"), ("negatives_helps", "not tested"))])
+        ("temperature_helps/mobilenet_v3_small", "supported"), ("negatives_helps", "not tested"))])
     said = report.short_html(rows, ["p"])
-    assert "4 claims as a whole: 2 contradicted, 1 undecided, 1 not tested." in said and said.count("<li>") == 3
-    assert "supported</span> on MobileNetV3-Small alone: &lt;projector_helps&gt;" in said
-    assert "contradicted</span> on ResNet-18, though supported on MobileNetV3-Small: &lt;temperature_helps&gt;" in said
-    assert "contradicted</span> &lt;size_not_architecture&gt;" in said and "&lt;negatives_helps&gt;" not in said
+    assert "3 claims as a whole: 1 contradicted, 1 undecided, 1 not tested." in said and said.count("<li>") == 2
+    assert "contradicted</span> &lt;temperature_helps&gt;: +10.0 points; one seed (1 ✓ 1 ✗: " in said
+    assert f"<p>{report.ALONE}</p><ul><li>&lt;projector_helps&gt;, MobileNetV3-Small: +10.0 points; one seed</li></ul>" in said
+    assert "&lt;negatives_helps&gt;" not in said and "chance" not in said
+    known = rows.assign(low=0.05, high=0.15, n=3)
+    assert "1 not tested. Of 4 intervals of remedies on single encoders 4 exclude 0" in report.short_html(known, ["p"])
 
 
 def test_a_verdict_on_two_encoders_shows_both_and_one_seed_is_said_to_be_one():
@@ -544,12 +561,12 @@ def test_a_verdict_on_two_encoders_shows_both_and_one_seed_is_said_to_be_one():
     rows = pd.DataFrame([row, row | {"claim": "projector_helps/mobilenet_v3_small"},
                          row | {"claim": "projector_helps/resnet18", "effect": 0.01, "low": np.nan, "high": np.nan, "n": 1}])
     whole, _, alone = rows.itertuples()
-    assert report.agreement(rows, whole) == " (2 ?: MobileNetV3-Small −8.4 points, ResNet-18 +1.0 points)"
+    assert report.agreement(rows, whole) == " (2 ?: MobileNetV3-Small −8.4, ResNet-18 +1.0)"
     assert report.agreement(rows[:2], whole) == " (MobileNetV3-Small, 1 of 2 encoders tested; one that contradicts refutes)"
     aside = pd.concat([rows, rows.iloc[[1]].assign(claim=f"{whole.claim}/deit_tiny")])
     assert report.agreement(aside, whole) == report.agreement(rows, whole)
     assert [label for label, _ in report.of_encoders(aside, whole.claim, whole.profile)][-1] == "DeiT-Ti, beside"
-    assert report.said(alone) == "+1.0 points; one seed" and report.said(whole) == "−8.4 points [−34.5, +17.6]"
+    assert report.said(alone) == "+1.0 points; one seed" and report.said(whole) == "−8.4 points [−34.5, +17.6]; n = 3"
 
 
 def test_what_is_not_tested_as_a_whole_names_the_encoders_that_have_an_interval(tmp_path):
@@ -568,12 +585,14 @@ def test_the_readme_shows_the_figure_when_there_are_runs_to_draw(tmp_path):
     shown = report.readme_results(t)
     lacking = [c.name for c in claims.CLAIMS if f"{c.statement} ({c.source})" not in shown]
     assert f"{len(lacking)} of {len(claims.CLAIMS)} claims are *not tested*" in shown
-    counts, decided = report.short(report.ledger(t, ["textures"]), "textures")
-    assert shown.startswith(f"`textures` in short, {counts}\n") and decided and all(statement in shown for _, statement in decided)
+    counts, decided, alone = report.short(report.ledger(t, ["textures"]), "textures")
+    assert shown.startswith(f"**`textures` in short**, {counts}\n")
+    said = [*(f"- {report.MARK[v]} **{v}** {words}\n" for v, words in decided), *(f"- {words}\n" for words in alone)]
+    assert said and all(words in shown for words in said)
     assert "](results/figure.svg)" in shown and "runs of `textures`" in shown and "a lower bound of the ceiling" in shown
     for pixels, floor in ((0.99, True), (0.0, False)):                       # of the pretext task
         t.loc[t.arch == "pixels", "instdisc_dsd_top1_test"] = pixels
-        assert ("often (99.0%) than any trained encoder" in report.readme_results(t)) == floor
+        assert ("often (99.0%) than the baseline of any encoder" in report.readme_results(t)) == floor
     assert "](results/figure.svg)" not in report.BETWEEN.sub("", (runs.ROOT / "README.md").read_text())
 
 

@@ -392,6 +392,32 @@ def test_a_remedy_changes_exactly_what_it_names_and_lasts_as_long_as_the_baselin
     assert {c for c in arms} & set(standard.values()) and {c.arch for c in arms} <= set(PROFILES[name].remedied)
 
 
+OFF = {"crop_min", "jitter_p", "grayscale_p", "blur_p"}
+NAMED = {"temperature": {"tau"}, "learning rate": {"lr"}, "K =": {"queue"}, "queue alone": {"batch_keys"}, "no queue": {"queue"},
+         "projector": {"projector"}, "BatchNorm in the projector": {"projector_bn"}, "SimCLR": {"method"},
+         "own start": {"start", "epochs"}, "SEED start": {"start", "epochs"}, "SEED alone": {"method", "teacher", "queue", "batch_keys"},
+         "stronger augmentation": {"jitter", "grayscale_p"}, "the paper's three": {"jitter", "grayscale_p", "tau", "projector"},
+         "light-moco's recipe": {"projector", "tau", "symmetric", "smoothing", "queue"}, "Hide-and-Seek": {"hide_p"},
+         "no augmentation": OFF, "crops alone": OFF - {"crop_min"}, "jitter alone": OFF - {"jitter_p"},
+         "greyscale alone": OFF - {"grayscale_p"}, "blur alone": OFF - {"blur_p"}, "jitter": {"jitter"}, "hue": {"jitter"},
+         "jitter p": {"jitter_p"}, "greyscale": {"grayscale_p"}, "epochs": {"epochs"}}     # words without their numbers -> fields
+
+
+def test_every_arm_of_the_study_changes_the_fields_that_its_words_name_and_no_other():
+    seen = set()
+    for config in [c for c in plan("textures") if c.epochs and c.method != "supervised" and c.width == 1]:
+        standard = studies.base("textures", config.arch, config.data, seed=config.seed)
+        differs = {f for f in standard.__dataclass_fields__ if getattr(config, f) != getattr(standard, f)}
+        words = [re.sub(r"^(\d+|linear|simple|wide|deep|dropout|mlp\d+) | ?[\d.]+$", "", part)
+                 for part in studies.change(config, "textures").split(", ") if part]
+        named = set().union(*(NAMED[word] for word in words))
+        if config.start and config.all_epochs != standard.epochs:            # a start of two and thirty epochs in all
+            named -= set() if "epochs" in differs else {"epochs"}
+        assert differs == named, words
+        seen |= {*words}
+    assert seen == set(NAMED)
+
+
 def test_where_a_claim_rests_on_an_arm_it_has_every_seed_of_its_encoders_and_the_ledger_finds_it():
     rows = []
     for config in plan("textures"):
@@ -566,8 +592,10 @@ def test_a_folder_whose_images_have_changed_is_not_shown_with_the_runs_of_the_ol
 
 
 @pytest.mark.parametrize("study, values, words", [
-    ("temperature", {"taus": [0.1, -1.0]}, "tau = -1.0"), ("negatives", {"queues": [100]}, "queue = 100"),
-    ("initialization", {"starts": ["sead"]}, "did you mean 'seed'"), ("projectors", {"kinds": ["wid"]}, "did you mean 'wide'"),
+    ("temperature", {"taus": [0.1, -1.0]}, r"^taus = \[0.1, -1.0\]: tau = -1.0; allowed"),
+    ("negatives", {"queues": [100]}, r"^queues = \[100\]: queue = 100"),
+    ("initialization", {"starts": ["sead"]}, r"^starts = \['sead'\]: start = 'sead' is unknown; did you mean 'seed'"),
+    ("projectors", {"kinds": ["wid"]}, r"^kinds = \['wid'\]: projector = 'wid' is unknown; did you mean 'wide'"),
     ("augmentation", {"strengths": [-0.5]}, "strengths = -0.5"),
     ("augmentation", {"strengths": ["weak"]}, "strengths = 'weak'"), ("temperature", {"taus": [0.0]}, "tau = 0.0"),
     ("temperature", {"taus": ["low"]}, "tau = 'low'"), ("negatives", {"queues": [-128]}, "queue = -128"),
