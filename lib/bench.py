@@ -351,6 +351,25 @@ def switches(archs, rounds, count=4):
     return pd.DataFrame(rows).assign(threads=used)
 
 
+def projectors(archs, rounds, count=4):
+    """A row per encoder and projector of notebook 07: time of the bare step relative to the baseline's, one thread on a CPU."""
+    threads, clock = torch.get_num_threads(), time.perf_counter if device() == "cuda" else time.process_time
+    if device() == "cpu":
+        torch.set_num_threads(1)
+    data, rows = runs.load_data("textures", 512, device()), []
+    for arch in archs:
+        kinds = list(dict.fromkeys((c.projector, c.projector_bn) for c in studies.projectors("textures", archs=[arch])))
+        base = studies.base("textures", arch)
+        same = {name: getattr(base, name) for name in ("queue", "batch_keys", "precision")}
+        measures = {kind: bare(recipe(arch, projector=kind[0], projector_bn=kind[1], **same), data, count, clock) for kind in kinds}
+        found, usual = in_turns(measures, rounds), (base.projector, base.projector_bn)
+        rows += [{"arch": arch, "projector": kind, "projector_bn": bn, "relative_time": round(times(found, usual, (kind, bn)), 3)}
+                 for kind, bn in kinds]
+    used = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    return pd.DataFrame(rows).assign(threads=used)
+
+
 def flops_of(operation, args, kwargs, out):
     """PyTorch's own count, but for the gradients of a convolution: it forgets groups there, which is a hundredfold for depthwise ones."""
     if operation is torch.ops.aten.convolution_backward:
@@ -504,7 +523,7 @@ def evaluation(archs, rounds):
     return pd.DataFrame([{"what": what, "n": n} | apart({"what": what, "n": n}) for what, n in EVALUATION])
 
 
-ITEMS = {item.__name__: item for item in (steps, rivals, tried, switches, limits, augmentation, scaling, evaluation)}
+ITEMS = {item.__name__: item for item in (steps, rivals, tried, switches, projectors, limits, augmentation, scaling, evaluation)}
 
 
 def main(argv=None):

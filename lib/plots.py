@@ -189,6 +189,8 @@ ABLATION = {"linear probe": "linear_test", "kNN": "knn_test", "pretext, held out
 def ablation(table, columns=ABLATION, gain="linear_test", costs=None):
     """Mean [95 % interval] of each arm per profile and encoder, the baseline first, in percent; the last column is the gain over the
     baseline in points, paired by seed. columns: heading -> column, fractions; costs: the same, shown as medians without percent."""
+    def cost(value):
+        return "" if np.isnan(value) else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
     rows, won = [], gains(table, gain)
     table = table[table.arm.isin(["trained", "remedy"])]
     for (profile, data), part in table.groupby(["profile", "data"], sort=False):
@@ -199,7 +201,7 @@ def ablation(table, columns=ABLATION, gain="linear_test", costs=None):
                     mine = won[(won.profile == profile) & (won.data == data) & (won.arch == arch) & (won.change == change)]
                     rows.append({"profile": profile, "data": data, "encoder": label(arch), "arm": change or "baseline", "seeds": len(t)}
                                 | {heading: held(t[c]) if c in t else "" for heading, c in columns.items()}
-                                | {heading: f"{t[c].median():,.0f}" for heading, c in (costs or {}).items()}
+                                | {heading: cost(t[c].median()) for heading, c in (costs or {}).items()}
                                 | {"gain, points": shown(mine.gain) if len(mine) else ""})
     out = pd.DataFrame(rows, columns=["profile", "data", "encoder", "arm", "seeds", *columns, *(costs or {}), "gain, points"])
     index = ["profile", "data", "encoder", "arm"] if out.data.nunique() > 1 else ["profile", "encoder", "arm"]

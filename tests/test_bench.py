@@ -7,7 +7,7 @@ import torch
 from conftest import tiny
 from torch import nn
 
-from lib import bench
+from lib import bench, studies
 
 
 @pytest.fixture
@@ -21,14 +21,17 @@ def small(monkeypatch):
 def test_a_table_of_each_item_that_needs_no_rival_names_machine_and_command(tmp_path, monkeypatch, small):
     monkeypatch.setattr(bench, "SWITCHES", {"fp32": {}, "bf16": {"precision": "bf16"}, "split": {"bn_splits": 4}})
     bench.main(["--archs", "mobilenet_v3_small", "--rounds", "1", "--output", str(tmp_path / "deep"), "--only",
-                "steps", "tried", "switches", "limits", "augmentation"])
+                "steps", "tried", "switches", "projectors", "limits", "augmentation"])
     tables = {path.stem: pd.read_csv(path) for path in (tmp_path / "deep").iterdir()}
-    assert set(tables) == {"steps", "tried", "switches", "limits", "augmentation"}
+    assert set(tables) == {"steps", "tried", "switches", "projectors", "limits", "augmentation"}
     for table in tables.values():
         assert table[[*bench.HERE, "command"]].notna().all().all()
     switches, limits, views, whole = tables["switches"], tables["limits"].loc[0], tables["augmentation"], tables["steps"].loc[0]
     assert switches.switch.tolist() == ["fp32", "bf16", "split", "fp32, optimiser not fused"] and switches.relative[0] == 1
     assert (switches.images_per_second > 0).all()
+    kinds = {(c.projector, c.projector_bn) for c in studies.projectors("textures", archs=["mobilenet_v3_small"])}
+    timed = tables["projectors"].set_index(["projector", "projector_bn"]).relative_time
+    assert set(timed.index) == kinds and timed[("simple", False)] == 1 and (timed > 0).all()
     assert limits.share_of_limit == pytest.approx(limits.images_per_second / limits.limit_images_per_second, rel=0.1)
     assert views.views_with.tolist() == [*bench.AUGMENTATIONS, "all of MoCo v2, as operations on the batch"]
     assert views.of_it_beyond_the_crop[0] == 0
