@@ -204,7 +204,8 @@ def ablation(table, columns=ABLATION, gain="linear_test", costs=None):
                                 | {heading: cost(t[c].median()) for heading, c in (costs or {}).items()}
                                 | {"gain, points": shown(mine.gain) if len(mine) else ""})
     out = pd.DataFrame(rows, columns=["profile", "data", "encoder", "arm", "seeds", *columns, *(costs or {}), "gain, points"])
-    index = ["profile", "data", "encoder", "arm"] if out.data.nunique() > 1 else ["profile", "encoder", "arm"]
+    several = (out.groupby("profile").data.nunique() > 1).any()            # else the profile says it
+    index = ["profile", "data", "encoder", "arm"] if several else ["profile", "encoder", "arm"]
     return out.drop(columns=[] if "data" in index else "data").set_index(index)
 
 

@@ -297,8 +297,8 @@ def verdict_cell(row, parts=(), counts=""):
     """Verdict, effect, interval, n and runs of one ledger row (None: nothing was run), as HTML; parts: of_encoders, if only some were
     tested; counts: `agreement`."""
     if row is None or row.verdict == claims.NOT_TESTED:
-        each = [f'<br><span class="verdict {r.verdict.replace(" ", "-")}">{MARK[r.verdict]}</span> '
-                f'{text(label)}: {number(claims.effect(r)[0])}{behind(r)}' for label, r in parts]
+        each = [f'<div><span class="verdict {r.verdict.replace(" ", "-")}">{MARK[r.verdict]}</span> '
+                f'{text(label)}: {number(claims.effect(r)[0])}{behind(r)}</div>' for label, r in parts]
         return f'<span class="verdict not-tested">{MARK[claims.NOT_TESTED]} not tested</span>{" as a whole" if each else ""}{"".join(each)}'
     shown, bounds = claims.effect(row)
     least = claims.smallest_detectable(row)
@@ -360,8 +360,9 @@ def short(rows, profile):
         if row.verdict in (claims.SUPPORTED, claims.CONTRADICTED):
             decided.append((row.verdict, f"{row.statement}: {said(row)}{agreement(rows, row)}"))
         else:
-            alone += [f"{row.statement}, {label}: {said(r)}" for label, r in of_encoders(rows, row.claim, profile)
-                      if is_judged(r) and r.verdict == claims.SUPPORTED]
+            each = [f"{label} ({said(r)})" for label, r in of_encoders(rows, row.claim, profile)
+                    if is_judged(r) and r.verdict == claims.SUPPORTED]
+            alone += [f"{row.statement}: {', '.join(each)}"] if each else []
     counts = ", ".join(f"{n} {v}" for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED, claims.NOT_TESTED)
                        if (n := (whole.verdict == v).sum()))
     return f"{len(whole)} claims as a whole: {counts}. {claims.by_chance(rows)}".strip(), decided, alone

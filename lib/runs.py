@@ -473,14 +473,12 @@ def table(*profiles, store=None):
 
 
 def tidy(runs):
-    """One row per Run: profile, run, every field of its configuration, every metric, commit, device, seconds of training and of its fastest
-    epoch (nan without any), which a pause or a busy machine hardly touches."""
+    """One row per Run: profile, run, every field of its configuration, every metric, commit, device, seconds."""
     return pd.DataFrame([{"profile": run.path.parent.name, "run": run.name, "definition": DEFINITION, **asdict(run.config),
                           "start": run.config.origin, "teacher": run.config.teacher.arch if run.config.teacher else "",
                           "all_epochs": run.config.all_epochs, "candidates": run.config.candidates,
                           **run.metrics, "commit": run.provenance["commit"],
-                          "device": run.provenance["device"], "seconds": run.provenance["train_seconds"],
-                          "epoch_seconds": min(run.provenance.get("epoch_seconds") or [np.nan])} for run in runs])
+                          "device": run.provenance["device"], "seconds": run.provenance["train_seconds"]} for run in runs])
 
 
 def histories(runs):

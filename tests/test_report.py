@@ -549,7 +549,7 @@ def test_in_short_stand_the_decided_claims_and_apart_from_them_the_encoders_on_w
     said = report.short_html(rows, ["p"])
     assert "3 claims as a whole: 1 contradicted, 1 undecided, 1 not tested." in said and said.count("<li>") == 2
     assert "contradicted</span> &lt;temperature_helps&gt;: +10.0 points; one seed (1 ✓ 1 ✗: " in said
-    assert f"<p>{report.ALONE}</p><ul><li>&lt;projector_helps&gt;, MobileNetV3-Small: +10.0 points; one seed</li></ul>" in said
+    assert f"<p>{report.ALONE}</p><ul><li>&lt;projector_helps&gt;: MobileNetV3-Small (+10.0 points; one seed)</li></ul>" in said
     assert "&lt;negatives_helps&gt;" not in said and "chance" not in said
     known = rows.assign(low=0.05, high=0.15, n=3)
     assert "1 not tested. Of 4 intervals of remedies on single encoders 4 exclude 0" in report.short_html(known, ["p"])
