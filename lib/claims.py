@@ -197,8 +197,8 @@ CLAIMS = [
           f"encoder and reference have learned {LEARNED}; effect shown: the first of the two that by itself gives their joint "
           f"verdict{EACH}", "distance²"),
     Claim("over_clustered_centred",
-          "Small models over-cluster by the same measures after centring, which takes away what non-negative features share", "ours, on observation (ii)",
-          "as over_clustered_paper on features minus their mean over train", "distance²"),
+          "Small models over-cluster by the same measures after centring, which takes away what non-negative features share",
+          "ours, on observation (ii)", "as over_clustered_paper on features minus their mean over train", "distance²"),
     Claim("over_clustered", "Small models over-cluster: their clusters are pure but split the classes", "paper, observation (ii)",
           f"k-means of held-out h against the classes, 1 to {FINEST} clusters a class. (1) Completeness at the purity (homogeneity) "
           f"that the reference has on average with {MATCHED} clusters a class, interpolated along each run's curve where it first "
