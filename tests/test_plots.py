@@ -438,6 +438,14 @@ def test_the_gains_stand_beside_the_papers_with_their_interval_the_baseline_and_
     assert plots.signed([0.01]) == "+1.0" and plots.signed([0.01, -0.01]) == "+0.0 [−12.7, +12.7]"
 
 
+def test_what_an_arm_makes_of_a_number_is_told_in_words_over_the_seeds_that_both_have(remedies):
+    some = remedies[(remedies.change != "") | (remedies.seed > 0)]
+    gain, mean = 100 * WORTH["temperature"], 100 * remedies[(remedies.change == "") & (remedies.seed > 0)].linear_test.mean()
+    assert plots.from_to(some, "linear_test", "temperature") == (
+        f"MobileNetV3-Small from {mean:.1f} to {mean + gain:.1f} (+{gain:.1f} [+{gain:.1f}, +{gain:.1f}])")
+    assert plots.from_to(some, "linear_test", "another") == plots.from_to(some.iloc[:0], "linear_test", "temperature") == ""
+
+
 def test_shares_are_drawn_filled_and_hollow_with_every_seed(remedies):
     ax = plots.share(remedies, "linear_test", "points")
     dots = [line for line in ax.lines if line.get_marker() == "o"]
