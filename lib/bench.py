@@ -5,6 +5,7 @@
                   on a CPU lightly's has torchvision's convolutions, and so has ours once, to tell what lib.models.lean gives
     tried         the whole step without one of the things that were done for its speed, in turn: what each gives
     switches      what bf16, channels_last, compiling and split BatchNorm give or cost, on one thread
+    projectors    the bare step with each projector of notebook 07, relative to the baseline's, on one thread
     limits        the bare model step against the machine's own rates of matrix products and of memory
     augmentation  the two views alone, operation by operation
     scaling       rate and peak memory over encoders, resolution, K and number of images, each case in a process of its own
@@ -13,7 +14,7 @@
 A row per measurement, in results/mine/bench/<item>.csv; ours are in results/bench. Alternatives are measured in turns; a rate is the median
 of the rounds, a ratio the median of the ratios within a round, so that it survives a machine that is not idle; scaling and evaluation are
 measured once. `limits` holds the best round of the step against the machine's best. Rates are images a second of wall time on all cores,
-except for `switches`: there, on a CPU, of processor time on one thread. A source image counts once,
+except for `switches` and `projectors`: there, on a CPU, of processor time on one thread. A source image counts once,
 though it gives two views.
 """
 import argparse
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict, deque
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -332,42 +334,46 @@ def tried(archs, rounds):
     return pd.DataFrame(rows)
 
 
-def switches(archs, rounds, count=4):
-    """A row per encoder and switch: images a second of the bare step, one thread on a CPU, also relative to plain fp32."""
-    threads, clock = torch.get_num_threads(), time.perf_counter if device() == "cuda" else time.process_time
+@contextmanager
+def one_thread():
+    """On a CPU one thread and its processor time, for as long as this lasts: gives the clock."""
+    threads = torch.get_num_threads()
     if device() == "cpu":
         torch.set_num_threads(1)
+    try:
+        yield time.perf_counter if device() == "cuda" else time.process_time
+    finally:
+        torch.set_num_threads(threads)
+
+
+def switches(archs, rounds, count=4):
+    """A row per encoder and switch: images a second of the bare step, one thread on a CPU, also relative to plain fp32."""
     data, rows = runs.load_data("textures", 512, device()), []
     for arch in archs:
         base = replace(studies.base("textures", arch), precision="fp32", queue=256)
-        measures = {name: bare(replace(base, **switch), data, count, clock) for name, switch in SWITCHES.items()}
-        with patch.object(train, "optimizer_of", unfused):
-            measures["fp32, optimiser not fused"] = bare(base, data, count, clock)
-        found = in_turns(measures, rounds)
+        with one_thread() as clock:
+            measures = {name: bare(replace(base, **switch), data, count, clock) for name, switch in SWITCHES.items()}
+            with patch.object(train, "optimizer_of", unfused):
+                measures["fp32, optimiser not fused"] = bare(base, data, count, clock)
+            found, threads = in_turns(measures, rounds), torch.get_num_threads()
         rows += [{"arch": arch, "switch": name, "images_per_second": round(value), "relative": round(times(found, name, "fp32"), 2)}
                  for name, value in median(found).items()]
-    used = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    return pd.DataFrame(rows).assign(threads=used)
+    return pd.DataFrame(rows).assign(threads=threads)
 
 
 def projectors(archs, rounds, count=4):
     """A row per encoder and projector of notebook 07: time of the bare step relative to the baseline's, one thread on a CPU."""
-    threads, clock = torch.get_num_threads(), time.perf_counter if device() == "cuda" else time.process_time
-    if device() == "cpu":
-        torch.set_num_threads(1)
     data, rows = runs.load_data("textures", 512, device()), []
     for arch in archs:
         kinds = list(dict.fromkeys((c.projector, c.projector_bn) for c in studies.projectors("textures", archs=[arch])))
         base = studies.base("textures", arch)
-        same = {name: getattr(base, name) for name in ("queue", "batch_keys", "precision")}
-        measures = {kind: bare(recipe(arch, projector=kind[0], projector_bn=kind[1], **same), data, count, clock) for kind in kinds}
-        found, usual = in_turns(measures, rounds), (base.projector, base.projector_bn)
+        usual = base.projector, base.projector_bn
+        with one_thread() as clock:
+            measures = {kind: bare(replace(base, projector=kind[0], projector_bn=kind[1]), data, count, clock) for kind in kinds}
+            found, threads = in_turns(measures, rounds), torch.get_num_threads()
         rows += [{"arch": arch, "projector": kind, "projector_bn": bn, "relative_time": round(times(found, usual, (kind, bn)), 3)}
                  for kind, bn in kinds]
-    used = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    return pd.DataFrame(rows).assign(threads=used)
+    return pd.DataFrame(rows).assign(threads=threads)
 
 
 def flops_of(operation, args, kwargs, out):

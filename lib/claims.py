@@ -66,7 +66,7 @@ def freedom(row):
     not for want of seeds that nothing is decided. Welch's are not in the ledger: inf, which gives the largest, hence cautious, effect.
     """
     name = row.claim.split("/")[0]
-    if _measure(row).endswith(FORCED) or NOT_LEARNED in _measure(row):
+    if _measure(row).removesuffix(FORCED) in (BOUND, MIXED) or NOT_LEARNED in _measure(row):
         return np.nan
     if row.n < 2 or np.isnan(row.low) or name == "no_overfitting" or row.test.endswith(_shown("homogeneity")):
         return np.nan
@@ -322,13 +322,13 @@ def by_chance(rows):
     each = [row for row in rows.itertuples() if "/" in row.claim and not np.isnan(row.low)
             and row.claim.split("/")[1] in getattr(remedies.get(row.claim.split("/")[0]), "encoders", ())]
     excluding = sum(row.low > 0 or row.high < 0 for row in each)
-    if not excluding:
+    if not each:
         return ""
     p = [2 * stats.t.sf(abs(row.effect) * 2 * stats.t.ppf(0.975, row.n - 1) / max(row.high - row.low, 1e-12), row.n - 1) for row in each]
     kept = int((stats.false_discovery_control(p) <= 0.05).sum())
-    stand = "none of them stands" if not kept else f"{kept} of them stand{'s' * (kept == 1)}"
-    return (f"Of {len(each)} intervals of remedies on single encoders {excluding} exclude 0, where about {0.05 * len(each):.0f} would by "
-            f"chance alone; {stand} after a correction for their number (Benjamini-Hochberg, 5 %).")
+    stand = f"; {kept or 'none'} of them {'stand' if kept > 1 else 'stands'} after a correction for their number (Benjamini-Hochberg, 5 %)"
+    return (f"Of {len(each)} intervals of remedies on single encoders {excluding or 'none'} exclude{'s' * (excluding < 2)} 0, where about "
+            f"{0.05 * len(each):.0f} would by chance alone{stand if excluding else ''}.")
 
 
 def smallest_detectable(row):
@@ -516,8 +516,8 @@ def _of_observations(t, profile, architectures, reference):
         views = "instdisc_sdsd_top1_test"                                  # of two views, as the loss compares
         found.append(f"On {profile}, raw pixels find the view of an original image among {int(arms.instances_test.iloc[0]):,} more often "
                      f"({raw.instdisc_dsd_top1_test.mean():.1%}) than the baseline of any encoder (on average at most {best.max():.1%}; "
-                     f"between two views: {raw[views].mean():.1%} against at most {arms.groupby('arch')[views].mean().max():.1%}), so the "
-                     "pretext task says little about observation (i).")
+                     f"between two views: {raw[views].mean():.1%} against at most {arms.groupby('arch')[views].mean().max():.1%}), so this "
+                     "measure says little about observation (i).")
     below = [f"{words} {raw[c].mean():.1%} against {_listed(means[c], worse)}" for c, words in ACCURACIES.items()
              if (worse := [arch for arch in knn.index if means[c][arch] < raw[c].mean()]) and not (every and c == best.name)]
     if below:
@@ -534,27 +534,24 @@ def _of_observations(t, profile, architectures, reference):
     if better:
         found.append(f"On {profile}, the large reference is not the best: {labels[reference]} has a kNN accuracy of {knn[reference]:.1%}, "
                      f"{_listed(knn, better)}. \"Small against large\" compares with a large encoder that learned less in these epochs.")
-    return found + _of_the_pair(arms, profile) + _of_purity(arms, profile, knn.index, reference)
+    return found + _of_the_pair(arms, profile) + _of_purity(t, arms, profile, knn.index, reference)
 
 
 def _of_the_pair(arms, profile):
-    """Where the paper's pair of measures says "over-clustered" of the better encoders, or of the better runs of an encoder."""
-    measures = [(f"{words} {measure}", f"{c}{tag}", sign) for tag, words in (("", "raw"), ("_centred", "centred"))
-                for c, measure, sign in (("intra_class_d_test", "distance", 1), ("uniformity_d_test", "uniformity", -1))]
-    columns, wrong = [*(c for _, c, _ in measures if c in arms), "linear_test"], []
-    means = arms.groupby("arch")[columns].mean()
-    within = arms[columns] - arms.groupby("arch")[columns].transform("mean")
-    for where, t, free in ((f"over {len(means)} encoders' means", means, len(means)),
-                           (f"over {len(arms)} runs about the mean of their encoder", within, len(arms) - len(means) + 1)):
-        found = {words: _correlation(t[c], t.linear_test, free) for words, c, _ in measures if c in t}
-        told = [f"{words} {r:+.2f} [{low:+.2f}, {high:+.2f}]" for (words, c, sign) in measures if words in found
-                for r, low, high in [found[words]] if min(sign * low, sign * high) > 0]
-        wrong += [f"{where} {', '.join(told)}"] if told else []
-    if not wrong:
-        return []
-    each = "; ".join(wrong).replace("-", "−")
-    return [f"On {profile}, the paper's pair of measures is larger in distance, lower in uniformity, hence says \"over-clustered\", where "
-            f"linear accuracy is higher (correlations whose 95 % interval excludes 0 on that side): {each}."]
+    """Where both measures of the paper's pair say "over-clustered" of the better encoders, or of the better runs of an encoder."""
+    wrong, columns = [], [c for c in arms if c.startswith(("intra_class_d_test", "uniformity_d_test"))] + ["linear_test"]
+    means, within = arms.groupby("arch")[columns].mean(), arms[columns] - arms.groupby("arch")[columns].transform("mean")
+    for where, t, n in ((f"over the means of {len(means)} encoders", means, len(means)),
+                        (f"over {len(arms)} runs about the mean of their encoder", within, len(arms) - len(means) + 1)):
+        for tag, words in (("", "raw"), ("_centred", "centred")):
+            if f"uniformity_d_test{tag}" in t:
+                apart, even = (_correlation(t[f"{c}_d_test{tag}"], t.linear_test, n) for c in ("intra_class", "uniformity"))
+                if apart[1] > 0 > even[2]:
+                    each = (f"{r:+.2f} [{low:+.2f}, {high:+.2f}]" for r, low, high in (apart, even))
+                    wrong.append(f"{words} features, {where}: {' and '.join(each)}")
+    return [f"On {profile}, the paper's pair of measures calls the better encoders over-clustered: linear accuracy goes with the distance "
+            f"within classes and against uniformity (correlations; {'; '.join(wrong)}).".replace(" -", " −").replace("[-", "[−")
+            ] if wrong else []
 
 
 def _correlation(x, y, n):
@@ -565,7 +562,7 @@ def _correlation(x, y, n):
         return r, *np.tanh(np.arctanh(r) + np.array([-half, half]))
 
 
-def _of_purity(arms, profile, archs, reference):
+def _of_purity(t, arms, profile, archs, reference):
     """Which runs' k-means curves do not hold the purity at which completeness is compared."""
     pure = matched_purity(arms[arms.arch == reference])
     if np.isnan(pure):
@@ -578,8 +575,9 @@ def _of_purity(arms, profile, archs, reference):
         return []
     final = f" As these include runs of the reference itself, \"{BY_NAME['over_clustered'].statement}\" can no longer be supported, " \
             "whatever is trained further; a difference in local purity could still contradict." if sides[reference].any() else ""
-    final += f" As they include ResNet-18, \"{BY_NAME['size_not_architecture'].statement}\" can no longer be decided." \
-        if sides.get("resnet18", np.zeros(1)).any() else ""
+    wide = _wide(t, arms)
+    final += f" Nor does every run of ResNet-18 at its widths: \"{BY_NAME['size_not_architecture'].statement}\" can no longer be decided." \
+        if wide.width.nunique() > 2 and outside(wide, pure).any() else ""
     return [f"On {profile}, completeness is compared at a homogeneity of {pure:.2f}, which not every run's curve holds: "
             + "; ".join(lacking) + "." + final]
 
@@ -717,11 +715,15 @@ def _gain(measure, a, b):
     return completeness_at(a, matched_purity(b), nearest=True) - completeness_at(b, matched_purity(b), nearest=True)
 
 
+def _wide(t, arms):
+    """The runs of ResNet-18 at every width by the baseline's recipe."""
+    own = arms[arms.arch == "resnet18"]
+    every = t[(t.arch == "resnet18") & (t.method == "moco") & (t.epochs > 0) & (t.evaluation == "full")] if len(t) else arms
+    return _same(every, own, [*RECIPE, "lr", "weight_decay"]) if len(own) else own
+
+
 def _size(t, profile, arms, large, untrained, grown):
-    wide, own = t, arms[arms.arch == "resnet18"]
-    if len(t):
-        wide = _same(t[(t.arch == "resnet18") & (t.method == "moco") & (t.epochs > 0) & (t.evaluation == "full")], own,
-                     [*RECIPE, "lr", "weight_decay"])
+    own, wide = arms[arms.arch == "resnet18"], _wide(t, arms)
     pure = matched_purity(large)
     if own.empty or wide.width.nunique() < 3 or np.isnan(pure):
         return _row("size_not_architecture", profile, "", np.nan, np.nan, np.nan, 0, NOT_TESTED, [])

@@ -101,17 +101,15 @@ def matched(table, reference=models.LARGE):
     return pd.concat(parts)
 
 
-def shown(values, scale=100, digits=1):
-    """Mean and 95 % interval over seeds as text: `81.2 [80.1, 82.3]`; the mean alone for one seed."""
-    mean, low, high = (scale * x for x in claims.interval(values))
-    mean, low, high = (round(x, digits) + 0.0 for x in (mean, low, high))   # never -0.0
-    return (f"{mean:.{digits}f}" + ("" if np.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]")).replace("-", "−")
-
-
-def signed(values):
-    """`shown` of a difference, in points: `+1.2 [−0.1, +2.5]`."""
-    mean, low, high = (f"{round(100 * x, 1) + 0.0:+.1f}".replace("-", "−") for x in claims.interval(values))
-    return mean if len(values) < 2 else f"{mean} [{low}, {high}]"
+def shown(values, scale=100, digits=1, sign=""):
+    """Mean and 95 % interval over seeds as text: `81.2 [80.1, 82.3]`; the mean alone for one seed, of two both: `81.2 (80.6, 81.8)`.
+    sign="+": of differences, `+1.2 [−0.1, +2.5]`."""
+    def number(value):
+        return f"{round(scale * value, digits) + 0.0:{sign}.{digits}f}".replace("-", "−")        # + 0.0: never -0.0
+    mean, low, high = claims.interval(values)
+    if len(values) == 2:                                                   # an interval of one degree of freedom says nothing
+        return f"{number(mean)} ({', '.join(map(number, sorted(values)))})"
+    return number(mean) + ("" if np.isnan(low) else f" [{number(low)}, {number(high)}]")
 
 
 def held(values, scale=100, digits=1):
@@ -160,8 +158,8 @@ def from_to(table, column, change):
     both and the difference [95 %] in points; "" without such runs."""
     won = gains(table, column)
     parts = [(arch, won[(won.change == change) & (won.arch == arch)]) for arch in present(won[won.change == change])]
-    return ", ".join(f"{label(arch)} from {100 * part[f'{column}_baseline'].mean():.1f} to {100 * part[column].mean():.1f} "
-                     f"({signed(part.gain)})" for arch, part in parts)
+    return "; ".join(f"{label(arch)} from {100 * part[f'{column}_baseline'].mean():.1f} to {100 * part[column].mean():.1f}, "
+                     f"{shown(part.gain, sign='+')}" for arch, part in parts)
 
 
 def shares(table, column):
@@ -197,13 +195,19 @@ ABLATION = {"linear probe": "linear_test", "kNN": "knn_test", "pretext, held out
 
 def ablation(table, columns=ABLATION, gain="linear_test", costs=None):
     """Mean [95 % interval] of each arm per profile and encoder, the baseline first, in percent; the last column is the gain over the
-    baseline in points, paired by seed. columns: heading -> column, fractions; costs: the same, shown as medians without percent."""
+    baseline in points, paired by seed, and where the baseline has more seeds its mean over these. columns: heading -> column, fractions;
+    costs: the same, shown as medians without percent."""
     def cost(value):
         return "" if np.isnan(value) else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+    def gained(part, seeds):
+        fewer = f", from {100 * part[f'{gain}_baseline'].mean():.1f}" if len(part) < seeds else ""
+        return shown(part.gain, sign="+") + fewer
     rows, won = [], gains(table, gain)
     table = table[table.arm.isin(["trained", "remedy"])]
     for (profile, data), part in table.groupby(["profile", "data"], sort=False):
         for arch in present(part):
+            standard = part[(part.arch == arch) & (part.arm == "trained")]
             for change in ["", *dict.fromkeys(c for c in part.change if c)]:
                 t = part[(part.arch == arch) & (part.change == change)]
                 if len(t):
@@ -211,9 +215,9 @@ def ablation(table, columns=ABLATION, gain="linear_test", costs=None):
                     rows.append({"profile": profile, "data": data, "encoder": label(arch), "arm": change or "baseline", "seeds": len(t)}
                                 | {heading: held(t[c]) if c in t else "" for heading, c in columns.items()}
                                 | {heading: cost(t[c].median()) for heading, c in (costs or {}).items()}
-                                | {"gain, points": shown(mine.gain) if len(mine) else ""})
+                                | {"gain, points": gained(mine, len(standard)) if len(mine) else ""})
     out = pd.DataFrame(rows, columns=["profile", "data", "encoder", "arm", "seeds", *columns, *(costs or {}), "gain, points"])
-    several = (out.groupby("profile").data.nunique() > 1).any()            # else the profile says it
+    several = (out.groupby("profile").data.nunique() > 1).any() or out.data.str.startswith("folder:").any()    # else the profile says it
     index = ["profile", "data", "encoder", "arm"] if several else ["profile", "encoder", "arm"]
     return out.drop(columns=[] if "data" in index else "data").set_index(index)
 
@@ -225,16 +229,17 @@ def beside_paper(tables, changes, paper):
     standard, rows = paper.baseline_200_percent, {}
     for p, t in tables.items():
         won = gains(t, "linear_test")
-        for words, part, column, show in (
-                ("baseline", t[t.arm == "trained"], "linear_test", shown), ("with labels", t[t.arm == "supervised"], "linear_test", shown),
-                *((f"gain: {c}", won[won.change == c], "gain", signed) for c in dict.fromkeys(won.change) if c in changes)):
-            found = part.dropna(subset=column).groupby("arch")[column].agg(show)
+        for words, part, column, sign in (
+                ("baseline", t[t.arm == "trained"], "linear_test", ""), ("with labels", t[t.arm == "supervised"], "linear_test", ""),
+                *((f"gain: {c}", won[won.change == c], "gain", "+") for c in dict.fromkeys(won.change) if c in changes)):
+            found = part.dropna(subset=column).groupby("arch")[column].agg(shown, sign=sign)
             rows |= {(p, words): found} if len(found) else {}
     rows[("paper", "baseline, 200 epochs")] = standard.map("{:.1f}".format)
     for name, words in (("improved_200_percent", "its remedies together, 200 epochs"), ("improved_800_percent", "the same, 800 epochs"),
                         ("seed_resnet50_teacher_percent", "SEED alone")):
         rows[("paper", f"gain: {words}")] = (paper[name] - standard).dropna().map("{:+.1f}".format).str.replace("-", "−")
-    out = pd.DataFrame(rows).reindex(models.SMALL).rename(index=label).T.fillna("")
+    out = pd.DataFrame(rows)
+    out = out.reindex([*models.SMALL, *(arch for arch in out.index if arch not in paper.index)]).rename(index=label).T.fillna("")
     return out.rename_axis(index=["from", "linear accuracy"])
 
 
@@ -562,6 +567,10 @@ def over_clustering(table, paper, parameters, title=""):
         ax.set(xlabel="uniformity (lower: more even)", ylabel="intra-class distance²")
         ax.margins(0.15)
         ax.xaxis.set_major_locator(MaxNLocator(5))
+    for pair in axes[1:]:                                                  # what training did is seen from one panel to the other
+        sides = np.array([[*ax.get_xlim(), *ax.get_ylim()] for ax in pair])
+        for ax in pair:
+            ax.set(xlim=(sides[:, 0].min(), sides[:, 1].max()), ylim=(sides[:, 2].min(), sides[:, 3].max()))
     handles = [Line2D([], [], linestyle="", marker=marker(arch), markerfacecolor="white", markeredgecolor=colour(arch),
                       markeredgewidth=1.6, label=label(arch)) for arch in present(pd.concat([theirs, seen]))]
     axes[0, 1].set_axis_off()
@@ -766,7 +775,8 @@ def widths(table, columns, title="", arch="resnet18", reference=models.LARGE):
 
 
 def sweep(table, x, columns, title="", xlabel=None, baseline=None, by=None):
-    """Numbers over the values of one setting, a panel each: every run a dot, lines through the means, bars 95 % intervals.
+    """Numbers over the values of one setting, a panel each: every run a dot, bars 95 % intervals, lines through the means of the seeds
+    that all values have, else a value with more seeds than its neighbours would stand out by them.
 
     x: column of the setting; where it is not a number, values stand side by side. columns: column -> label of the axis. baseline: its
     value, a dotted line. by: a column of at most two values, the first drawn solid and the second dashed. Returns Axes.
@@ -785,7 +795,9 @@ def sweep(table, x, columns, title="", xlabel=None, baseline=None, by=None):
             if mine.empty:
                 continue
             ax.plot([place[v] for v in mine[x]], mine[column], linestyle="", marker="o", markersize=3.5, alpha=0.5, color=colour(arch))
-            means = mine.groupby(x)[column].mean()
+            count = mine.groupby("seed")[x].nunique()
+            shared = mine[mine.seed.isin(count.index[count == mine[x].nunique()])]
+            means = (mine if shared.empty else shared).groupby(x)[column].mean()
             ax.plot([place[v] for v in means.index], means, color=colour(arch), marker=marker(arch), markersize=4, linewidth=1.4,
                     linestyle="-" if kind == kinds[0] else (0, (3, 1.5)), label=label(arch) + (f", {kind}" if len(kinds) > 1 else ""))
             for value, found in mine.groupby(x)[column]:
@@ -794,8 +806,9 @@ def sweep(table, x, columns, title="", xlabel=None, baseline=None, by=None):
                     ax.plot([place[value]] * 2, [low, high], color=colour(arch), linewidth=1.2)
         if baseline is not None:
             ax.axvline(place.get(baseline, baseline), **CHANCE)
-        if number and min(values) > 0 and max(values) / min(values) > 8:
-            ax.set_xscale("log", base=2)
+        positive = [value for value in values if value > 0] if number else []
+        if positive and max(values) / min(positive) > 8:
+            ax.set_xscale("symlog", base=2, linthresh=min(positive)) if min(values) <= 0 else ax.set_xscale("log", base=2)
         ax.set_xticks([place[v] for v in values], [f"{v:g}" if number else v for v in values])
         ax.minorticks_off()
         ax.set(xlabel=xlabel or x, ylabel=name)

@@ -28,6 +28,7 @@ from joblib import Parallel, cpu_count, delayed
 from lib import check_name, claims, explore, models, positive, runs, studies
 from lib.changes import changes
 from lib.explore import html_table, text
+from lib.summary import ALONE, MARK, agreement, answers, of_encoders, overall, partly, said, short, terminal
 
 ROOT = runs.ROOT
 NOTEBOOKS = ROOT / "notebooks"
@@ -35,7 +36,6 @@ REPORT = ROOT / "results" / "report"
 SUPERVISED = "supervised, same recipe"    # as plots.ARM_LABELS, which is not imported where no figure is drawn
 FIGURE = ("Rows of intervals per encoder: kNN accuracy trained and untrained, pretext accuracy on train minus held-out, completeness at "
           "equal purity")
-MARK = {claims.SUPPORTED: "✓", claims.CONTRADICTED: "✗", claims.UNDECIDED: "?", claims.NOT_TESTED: "–"}
 QUESTION = ("Can small networks learn by contrastive self-supervision without a large teacher, and what stops them? Shi et al. "
             "(AAAI 2022) answer that they complete the pretext task without overfitting but over-cluster: they split every class "
             "into small pure groups instead of gathering it.")
@@ -45,6 +45,8 @@ KIND = {"textures": "drawn grey patterns of 32 pixels, whose factors are known",
         "cifar10_jpeg": "photographs of 32 pixels (a JPEG copy of CIFAR-10)"}
 WORDS = {
     "profile": "a data set, a schedule and seeds: a column of the verdicts",
+    "as a whole": "a claim about all encoders is supported by all of them, and contradicted by one, whose interval nothing corrects",
+    "textures:tint=0.5": "the same patterns, each with a hue that says nothing of its class: a shortcut, built in",
     "pretext task": "instance discrimination: is an image nearer to its own view than to every other image? D-SD: originals, each against "
                     "its view and the other originals; SD-SD: views against views. Chance is one over the number of images",
     "kNN, linear probe": "accuracy on held-out images of the nearest neighbours' classes, and of a linear classifier on frozen features",
@@ -103,7 +105,7 @@ def fingerprint(notebook, parameters):
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
     code = [path for path in sorted((ROOT / "lib").glob("*.py")) if path.name != "report.py"]
     reference = sorted((ROOT / "results" / "reference").glob("*.csv"))
-    for path in [Path(notebook), *code, ROOT / "requirements.txt", *reference]:
+    for path in [Path(notebook), *code, ROOT / "requirements.txt", *reference, ROOT / "results" / "bench" / "projectors.csv"]:
         digest.update(path.read_bytes())
     later = ("  umap.csv", "  transfer-")[:1 if b"studies.transferred" in Path(notebook).read_bytes() else 2]
     for profile in [*studies.COMMITTED, parameters.get("profile", "quick")]:
@@ -204,82 +206,6 @@ def headline(t, profile):
     return pd.DataFrame(rows)
 
 
-def of_encoders(rows, claim, profile):
-    """[(label, row)] of the encoders for which a claim was tested in a profile; "beside" those that do not count for it as a whole."""
-    found = rows[rows.claim.str.startswith(f"{claim}/") & (rows.profile == profile) & (rows.verdict != claims.NOT_TESTED)]
-    return [(models.ENCODERS[row.claim.split("/")[1]].label + ("" if is_judged(row) else ", beside"), row) for row in found.itertuples()]
-
-
-def is_judged(row):
-    """Does this row of an encoder count for its claim as a whole?"""
-    name, _, arch = row.claim.partition("/")
-    return arch in claims.ENCODERS_OF.get(name, models.SMALL)
-
-
-def agreement(rows, row):
-    """Of the encoders behind the verdict `row` on a claim as a whole: how many have which, and each one's effect, or the only one's name;
-    "" without them."""
-    parts = of_encoders(rows, row.claim, row.profile) if row.verdict != claims.NOT_TESTED else []
-    parts = [(label, r) for label, r in parts if is_judged(r)]
-    if len(parts) < 2:
-        planned = claims.ENCODERS_OF.get(row.claim, models.SMALL)
-        return f" ({parts[0][0]}, 1 of {len(planned)} encoders tested; one that contradicts refutes)" if parts else ""
-    counts = " ".join(f"{n} {MARK[v]}" for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED)
-                      if (n := sum(r.verdict == v for _, r in parts)))
-    unit = {claims.unit_of(r) for _, r in parts}
-    def number(r):
-        found = claims.effect(r)[0]
-        return found.split()[0] if found and len(unit) == 1 else found or "no number"
-    each = ", ".join(f"{label} {number(r)}" for label, r in parts)
-    return f" ({counts}{f': {each}' if any(claims.effect(r)[0] for _, r in parts) else ''})"
-
-
-def partly(rows, row):
-    """Of a claim that is not tested as a whole, the verdicts on the encoders that have an interval; "" without any."""
-    parts = of_encoders(rows, row.claim, row.profile) if row.verdict == claims.NOT_TESTED else []
-    parts = [f"{label}: **{r.verdict}** {said(r)}".strip() for label, r in parts if not np.isnan(r.low)]
-    return f"as a whole; {'; '.join(parts)}" if parts else ""
-
-
-def said(row):
-    """A verdict's number, interval and seeds, and what it reads as."""
-    if row.verdict == claims.NOT_TESTED:
-        return ""
-    if np.isnan(row.effect):
-        return claims.UNREACHED
-    seeds = "one seed" if row.n == 1 else f"n = {row.n}"
-    return "; ".join(filter(None, (" ".join(claims.effect(row)).strip(), seeds, claims.reading(row))))
-
-
-def overall(rows):
-    """The rows of a ledger that judge a claim as a whole."""
-    return rows[~rows.claim.str.contains("/", regex=False)]
-
-
-def terminal(rows):
-    """The ledger as lines of text: each claim of a profile, its encoders where only some were tested, and in one line what has no runs."""
-    lines = []
-    for profile, part in overall(rows).groupby("profile", sort=False):
-        lines.append(f"\n{profile}")
-        lacking = []
-        for row in part.itertuples():
-            tested = [(row.claim, row)]
-            if row.verdict == claims.NOT_TESTED:
-                parts = of_encoders(rows, row.claim, profile)
-                if not parts:
-                    lacking.append(row.claim)
-                    continue
-                lines.append(f"  {MARK[row.verdict]} not tested   {row.claim:<24} as a whole, which needs every encoder; of them:")
-                tested = [(f"  {label}", r) for label, r in parts]
-            for label, r in tested:
-                effect = " ".join(claims.effect(r)).strip() or "no number"
-                lines.append(f"  {MARK[r.verdict]} {r.verdict:<13}{label:<24} {effect}, n = {r.n}")
-        if lacking:
-            lines += textwrap.wrap(f"{MARK[claims.NOT_TESTED]} not tested, for want of runs: {', '.join(lacking)}", 110,
-                                   initial_indent="  ", subsequent_indent=" " * 17)
-    return "\n".join(lines).strip("\n") or "no runs yet: every claim is not tested"
-
-
 # ---- pages ----
 
 def number(shown):
@@ -351,28 +277,11 @@ def ledger_html(rows, profiles, mine, pages):
     return "\n".join(out)
 
 
-def short(rows, profile):
-    """What was found in a profile: (how many claims have which verdict, and what of it may be chance; [(verdict, text)] of the claims that
-    are decided as a whole; [text] of those that are not, but supported on single encoders)."""
-    rows = rows[rows.profile == profile]
-    whole, decided, alone = overall(rows), [], []
-    for row in whole.itertuples():
-        if row.verdict in (claims.SUPPORTED, claims.CONTRADICTED):
-            decided.append((row.verdict, f"{row.statement}: {said(row)}{agreement(rows, row)}"))
-        else:
-            each = [f"{label} ({said(r)})" for label, r in of_encoders(rows, row.claim, profile)
-                    if is_judged(r) and r.verdict == claims.SUPPORTED]
-            alone += [f"{row.statement}: {', '.join(each)}"] if each else []
-    counts = ", ".join(f"{n} {v}" for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED, claims.NOT_TESTED)
-                       if (n := (whole.verdict == v).sum()))
-    return f"{len(whole)} claims as a whole: {counts}. {claims.by_chance(rows)}".strip(), decided, alone
-
-
-ALONE = "Supported on single encoders, not as a whole:"
-
-
-def short_html(rows, profiles):
+def short_html(t, rows, profiles):
     out = []
+    for profile in profiles:
+        asked = "".join(f"<dt>{text(question)}</dt><dd>{text(answer)}</dd>" for question, answer in answers(t, rows, profile))
+        out.append(f"<p>The paper's questions, answered on <code>{text(profile)}</code>:</p><dl>{asked}</dl>" if asked else "")
     for profile in profiles:
         counts, decided, alone = short(rows, profile)
         lines = [f'<li><span class="verdict {v}">{MARK[v]} {v}</span> {text(words)}</li>' for v, words in decided]
@@ -465,7 +374,7 @@ def changes_html(changed, pages):
         row = SimpleNamespace(claim=claim, **values)
         shown = f'{MARK[row.verdict]} {text(row.verdict)}<br>'
         if claim.split("/")[0] in claims.BY_NAME:                          # in its unit, which a claim that is gone has no more
-            return shown + " ".join(number(part) for part in claims.effect(row) if part), row.verdict
+            return f"{shown}{' '.join(number(part) for part in claims.effect(row) if part)} n = {row.n:.0f}", row.verdict
         return shown + ("" if np.isnan(row.effect) else f"{row.effect:+.3g}"), row.verdict
 
     body = []
@@ -475,12 +384,14 @@ def changes_html(changed, pages):
         body.append([(f"{text(row.date)} <code>{row.commit[:7]}</code><br>{text(row.subject)}",
                       f"{row.date} {len(changed) - len(body):06}"),
                      f"{stated(c, pages) if c else ''}<br><code>{text(name)}</code>", f"<code>{text(row.profile)}</code>", text(encoder),
-                     told(row.before, row.claim), told(row.after, row.claim)])
+                     told(row.before, row.claim), told(row.after, row.claim),
+                     "yes" if told(row.before, row.claim)[1] != told(row.after, row.claim)[1] else "no"])
     if not body:
         return "<p>Git's history of <code>results/claims.csv</code> tells it; it is not here: clone the repository whole.</p>"
-    return html_table(["Commit, and why", "Claim", "Profile", "Encoder", "Before", "After"], body,
+    return html_table(["Commit, and why", "Claim", "Profile", "Encoder", "Before", "After", "Verdict turned"], body,
                       f"{len(body)} changes of a verdict or its effect in results/claims.csv, the newest first, with the commit that made "
-                      "it. A claim without runs is not tested.", name="changes", listed=(1, 2, 3))
+                      "it; n is of seeds, whose number was fixed beforehand. A claim without runs is not tested.", name="changes",
+                      listed=(1, 2, 3, 6))
 
 
 def runs_html(found):
@@ -545,11 +456,11 @@ def index_page(t, rows, profiles, mine, pages, note="", drawn=""):
     lacking = [p for p in profiles if not len(t) or not (t.profile == p).any()]
     profiles = [p for p in profiles if p not in lacking]
     notes = [sentence for p in profiles for sentence in [*(pending(t, p) if p != mine else []), *claims.caveats(t, p)]]
-    parts += [raw(trained_html(t, profiles)), "## In short\n", raw(short_html(rows, profiles))] if profiles else []
+    parts += [raw(trained_html(t, profiles)), raw(words_html()), "## In short\n", raw(short_html(t, rows, profiles))] if profiles else []
     parts += [raw(f"<p>{text(note)}</p>")] if note else []
     if lacking:
         parts.append(f"Not tested, because no runs are stored: {', '.join(f'`{p}`' for p in lacking)}.\n")
-    parts += ["## Verdicts\n", raw(words_html()), raw(ledger_html(rows, profiles, mine, pages)),
+    parts += ["## Verdicts\n", raw(ledger_html(rows, profiles, mine, pages)),
               raw('<p>To sort and to filter: <a href="ledger.html">every verdict</a>, <a href="runs.html">every run</a>, '
                   '<a href="changes.html">what each commit changed</a>.</p>')]
     parts += ["## To bear in mind\n", raw(f"<ul>{''.join(f'<li>{text(sentence)}</li>' for sentence in notes)}</ul>")] if notes else []
@@ -737,7 +648,8 @@ def readme_results(t):
         for r in rows[(rows.claim == c.name) & (rows.profile == p)].itertuples()} for c in claims.CLAIMS if c.name in tested])
     lacking = f"{len(claims.CLAIMS) - len(tested)} of {len(claims.CLAIMS)} claims are *not tested* on any encoder yet, for want of runs." \
         if len(tested) < len(claims.CLAIMS) else ""
-    brief = []
+    brief = [f"The paper's questions, answered on `{p}`:\n\n" + "\n".join(f"- **{question}** {answer}" for question, answer in asked)
+             for p in profiles if (asked := answers(t, everything, p))]
     for p in profiles:
         counts, decided, alone = short(everything, p)
         lines = "".join(f"\n- {MARK[v]} **{v}** {words}" for v, words in decided)
@@ -888,9 +800,10 @@ def report(args):
     others = [p for p in studies.COMMITTED if p != mine]
     write_claims(ledger(table(*studies.COMMITTED), studies.COMMITTED), ROOT / "results" / "claims.csv")
     own = [c for name, study in studies.SWEEPS.items() if parameters.get(name) for c in study(profile, data, archs, parameters[name])]
-    asked = table(profile, data=data, archs=archs, own=own)       # with encoders and values that the profile itself has not
-    t = pd.concat([table(*[p for p in others if p != profile]), asked], ignore_index=True)
-    rows = ledger(t, [*others, *([mine] if mine else [])])
+    asked = table(profile, data=data, archs=archs)       # with encoders that the profile itself has not
+    rest = table(*[p for p in others if p != profile])
+    rows = ledger(pd.concat([rest, asked], ignore_index=True), [*others, *([mine] if mine else [])])
+    t = pd.concat([rest, table(profile, data=data, archs=archs, own=own)], ignore_index=True)     # values of one's own are not judged
     if mine:
         write_claims(rows[rows.profile == mine], ROOT / "results" / "mine" / "claims.csv")
     note = "".join(f"{sentence}\n" for sentence in pending(asked, profile, data, archs))

@@ -481,7 +481,13 @@ def initialization(name, data=None, archs=None, starts=None):
     starts = swept("starts", ("random", "self") + ("seed",) * profile(name).sweeps if starts is None else starts)
     standard = tried(name, [{}], data, archs)
     few = [c for c in standard if c.epochs and not (profile(name).once and c.seed)]
-    return list(dict.fromkeys([*standard, *(begun(c, kind, name) for kind in starts for c in few)]))
+    arms = [begun(c, kind, name) for kind in starts for c in few]
+    return list(dict.fromkeys([*standard, *arms, *teachers(arms)]))
+
+
+def teachers(arms):
+    """The teachers behind arms that one distils or starts, so that what they are worth stands beside what they give."""
+    return list(dict.fromkeys(c.teacher for arm in arms for c in (arm, arm.start) if c and c.teacher))
 
 
 @naming("kinds", "projector")
@@ -521,7 +527,8 @@ def improved(name, data=None, archs=None):
         *untrained(standard), *standard, *(begun(c, "seed", name) for c in papers), *papers,
         *(replace(c, **claims.OURS) for c in standard if claims.OURS), *alone, *(begun(c, "seed", name) for c in without),
         *(distilled(c, name) for c in first), *(light(c) for c in longer), *(replace(c, epochs=2 * c.epochs) for c in longer),
-        *(begun(replace(c, **PAPERS, epochs=2 * c.epochs), "seed", name) for c in longer), *supervised(name, data, small)]))
+        *(begun(replace(c, **PAPERS, epochs=2 * c.epochs), "seed", name) for c in longer), *supervised(name, data, small),
+        *teachers(distilled(c, name) for c in first)]))
 
 
 WORDS = {"tau": "temperature {:g}", "queue": "K = {}", "projector": "{} projector", "crop_min": "crops from {:g}",

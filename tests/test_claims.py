@@ -496,10 +496,10 @@ def test_a_caveat_names_who_is_below_raw_pixels_and_whom_the_measures_mistake():
     apart = table.assign(linear_test=table.linear_test.mask(better, 0.99), uniformity_d_test=table.uniformity_d_test.mask(better, -3.9),
                          intra_class_d_test=table.intra_class_d_test.mask(better, 1.9))
     found = claims.caveats(apart, "made", ["over_clustered_paper"])
-    assert len(found) == 1 and "says \"over-clustered\", where linear accuracy is higher" in found[0]
-    assert "over 6 encoders' means raw distance +" in found[0] and "raw uniformity −" in found[0] and "18 runs about" not in found[0]
-    apart.loc[better, ["intra_class_d_test", "uniformity_d_test"]] = [0.1, -1.0]
-    assert claims.caveats(apart, "made", ["over_clustered_paper"]) == []
+    assert len(found) == 1 and "calls the better encoders over-clustered" in found[0] and "18 runs about" not in found[0]
+    assert "(correlations; raw features, over the means of 6 encoders: +0.9" in found[0] and " and −0.9" in found[0]
+    for column, low in (("intra_class_d_test", 0.1), ("uniformity_d_test", -1.0)):                     # one of the two is no pair
+        assert claims.caveats(apart.assign(**{column: apart[column].mask(better, low)}), "made", ["over_clustered_paper"]) == []
 
 
 def test_a_correlation_and_its_interval_are_scipys():
@@ -516,11 +516,12 @@ def test_how_many_intervals_exclude_0_by_chance_and_after_a_correction_for_their
         return {"claim": claim, "effect": effect, "low": low, "high": high, "n": len(values)}
     sure, chance = [0.10, 0.1001, 0.0999, 0.1], [0.02, 0.03, 0.005, 0.03]
     null = [row(f"{r.name}_helps/{arch}", [0.1, -0.1, 0.05, -0.06]) for r in claims.REMEDIES[:5] for arch in ("resnet18", A)]
-    assert claims.by_chance(pd.DataFrame(null)) == claims.by_chance(pd.DataFrame([row("no_overfitting/resnet18", sure)])) == ""
-    assert claims.by_chance(pd.DataFrame([*null, row("temperature_gathers/deit_tiny", sure)])) == ""              # not judged on it
+    nothing = "Of 10 intervals of remedies on single encoders none excludes 0, where about 0 would by chance alone."
+    assert claims.by_chance(pd.DataFrame(null)) == nothing and claims.by_chance(pd.DataFrame([row("no_overfitting/resnet18", sure)])) == ""
+    assert claims.by_chance(pd.DataFrame([*null, row("temperature_gathers/deit_tiny", sure)])) == nothing         # not judged on it
     few = pd.DataFrame([*null, row("temperature_gathers/resnet18", chance)])
     assert stats.ttest_1samp(chance, 0).pvalue < 0.05
-    assert "Of 11 intervals of remedies on single encoders 1 exclude 0, where about 1 would" in claims.by_chance(few)
+    assert "Of 11 intervals of remedies on single encoders 1 excludes 0, where about 1 would" in claims.by_chance(few)
     assert "none of them stands after" in claims.by_chance(few)
     assert "; 1 of them stands after" in claims.by_chance(pd.concat([few, pd.DataFrame([row("temperature_gathers/" + A, sure)])]))
 
@@ -681,6 +682,25 @@ def test_an_end_that_makes_the_difference_larger_than_it_is_decides_nothing(mine
     assert whole.verdict == (CONTRADICTED if expected == CONTRADICTED else NOT_TESTED)
     assert whole.test == row.test and claims.reading(whole) == (f"{claims.LEAST}; {mixed}" if expected == CONTRADICTED else "")
     assert row.low > 0 if gain == 0.0 else row.high < 0                     # so it is the bound that leaves it undecided
+
+
+def test_ends_on_both_sides_bound_nothing_and_are_not_blamed_where_the_interval_decides_nothing_anyway():
+    made = with_remedies()
+    arm, baseline = made.run.str.endswith("-temperature") & (made.arch == A), made.run.str.fullmatch(f"{A}-w1.0-10ep-seed.")
+    homogeneity, completeness = ([c for c in made if c.startswith(what)] for what in ("homogeneity", "completeness"))
+
+    def reading(first, second):
+        """Of the baseline, the first seed purer from the start and the second never so pure, by so much."""
+        t = made.copy()
+        t.loc[baseline & t.run.str.contains("seed0"), homogeneity] += first
+        t.loc[baseline & t.run.str.contains("seed1"), homogeneity] -= second
+        t.loc[baseline & t.run.str.contains("seed0"), completeness] -= 0.1
+        t.loc[arm & t.run.str.contains("seed2"), completeness] -= 0.9          # the gains disagree
+        row = next(claims.ledger(t, "made").query(f"claim == 'temperature_gathers/{A}'").itertuples())
+        assert row.verdict == UNDECIDED and row.low < 0 < row.high
+        return claims.reading(row).split(";")[0]
+    assert reading(0.3, 0.9) == claims.MIXED and claims.FORCED not in claims.MIXED
+    assert reading(0.3, 0.0) in (claims.BOUND, claims.LEAST)
 
 
 @pytest.mark.parametrize("change, expected", [({"intra_class_d_test": 1.3}, CONTRADICTED), ({"intra_class_d_test": 1.2005}, UNDECIDED)])

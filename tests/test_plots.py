@@ -358,7 +358,8 @@ def test_the_ablation_table_has_the_baseline_first_and_the_gain_in_points(swept)
     assert out.arm.tolist() == ["baseline", "temperature 0.1"] * 4 and set(out.absent) == {""}
     assert out[out.arm == "baseline"]["gain, points"].tolist() == [""] * 4
     assert {(row.data, row["gain, points"].split(" ")[0]) for _, row in out[out.arm != "baseline"].iterrows()} == {
-        ("plain", "10.0"), ("tinted", "20.0")}
+        ("plain", "+10.0"), ("tinted", "+20.0")}
+    assert "+10.0 (+10.0, +10.0), from 42.5" in set(out["gain, points"])      # the baseline's seeds 0 and 1, not 2
     assert plots.counted(swept).loc[("here", "plain", "temperature 0.1"), "ResNet-18"] == 2
     cost = plots.ablation(swept.assign(seconds=1000 + 100 * swept.seed), {}, costs={"seconds": "seconds"}).seconds
     assert cost.tolist() == ["1,100", "1,050"] * 4                          # medians over seeds 0, 1, 2 and 0, 1
@@ -370,6 +371,9 @@ def test_sweeps_and_changes_draw_every_run_and_every_gain(swept):
     dots = [line for line in axes[0, 0].lines if line.get_linestyle() == "None"]
     assert sorted(len(line.get_xdata()) for line in dots) == [5, 5]
     assert [t.get_text() for t in axes[0, 0].get_xticklabels()] == ["0.1", "0.2"]
+    small = "mobilenet_v3_small"
+    means = [line.get_ydata() for line in lines_of(axes[0, 0], small) if line.get_marker() == plots.marker(small)]
+    assert np.allclose(means, [[0.525, 0.425]])                             # of the seeds that both have
     ax = plots.changes(plain, "linear_test", "points")
     drawn = np.concatenate([line.get_xdata() for line in ax.lines if line.get_marker() == "o"])
     assert len(drawn) == 4 and np.allclose(drawn, 10) and [t.get_text() for t in ax.get_yticklabels()] == ["temperature 0.1"]
@@ -435,14 +439,14 @@ def test_the_gains_stand_beside_the_papers_with_their_interval_the_baseline_and_
     gain = 100 * WORTH["temperature"]
     assert found[("here", "gain: temperature")] == f"+{gain:.1f} [+{gain:.1f}, +{gain:.1f}]"
     assert found["paper"].tolist() == ["26.8", "+14.5", "+14.2", ""]
-    assert plots.signed([0.01]) == "+1.0" and plots.signed([0.01, -0.01]) == "+0.0 [−12.7, +12.7]"
+    assert plots.shown([0.01], sign="+") == "+1.0" and plots.shown([0.01, -0.02], sign="+") == "−0.5 (−2.0, +1.0)"
 
 
 def test_what_an_arm_makes_of_a_number_is_told_in_words_over_the_seeds_that_both_have(remedies):
     some = remedies[(remedies.change != "") | (remedies.seed > 0)]
     gain, mean = 100 * WORTH["temperature"], 100 * remedies[(remedies.change == "") & (remedies.seed > 0)].linear_test.mean()
     assert plots.from_to(some, "linear_test", "temperature") == (
-        f"MobileNetV3-Small from {mean:.1f} to {mean + gain:.1f} (+{gain:.1f} [+{gain:.1f}, +{gain:.1f}])")
+        f"MobileNetV3-Small from {mean:.1f} to {mean + gain:.1f}, +{gain:.1f} (+{gain:.1f}, +{gain:.1f})")
     assert plots.from_to(some, "linear_test", "another") == plots.from_to(some.iloc[:0], "linear_test", "temperature") == ""
 
 

@@ -1,0 +1,160 @@
+"""What the ledger says, in words: verdicts with their numbers, what is decided, and the paper's questions answered from the runs.
+
+Report, README and terminal say it in these words; the numbers and verdicts are lib.claims'.
+"""
+import textwrap
+
+import numpy as np
+
+from lib import claims, models
+
+MARK = {claims.SUPPORTED: "✓", claims.CONTRADICTED: "✗", claims.UNDECIDED: "?", claims.NOT_TESTED: "–"}
+
+
+def of_encoders(rows, claim, profile):
+    """[(label, row)] of the encoders for which a claim was tested in a profile; "beside" those that do not count for it as a whole."""
+    found = rows[rows.claim.str.startswith(f"{claim}/") & (rows.profile == profile) & (rows.verdict != claims.NOT_TESTED)]
+    return [(models.ENCODERS[row.claim.split("/")[1]].label + ("" if is_judged(row) else ", beside"), row) for row in found.itertuples()]
+
+
+def is_judged(row):
+    """Does this row of an encoder count for its claim as a whole?"""
+    name, _, arch = row.claim.partition("/")
+    return arch in claims.ENCODERS_OF.get(name, models.SMALL)
+
+
+def agreement(rows, row):
+    """Of the encoders behind the verdict `row` on a claim as a whole: how many have which, and each one's effect, or the only one's name;
+    "" without them."""
+    parts = of_encoders(rows, row.claim, row.profile) if row.verdict != claims.NOT_TESTED else []
+    parts = [(label, r) for label, r in parts if is_judged(r)]
+    if len(parts) < 2:
+        planned = claims.ENCODERS_OF.get(row.claim, models.SMALL)
+        return f" ({parts[0][0]}, 1 of {len(planned)} encoders tested; one that contradicts refutes)" if parts else ""
+    counts = " ".join(f"{n} {MARK[v]}" for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED)
+                      if (n := sum(r.verdict == v for _, r in parts)))
+    unit = {claims.unit_of(r) for _, r in parts}
+    def number(r):
+        found = claims.effect(r)[0]
+        return found.split()[0] if found and len(unit) == 1 else found or "no number"
+    each = ", ".join(f"{label} {number(r)}" for label, r in parts)
+    return f" ({counts}{f': {each}' if any(claims.effect(r)[0] for _, r in parts) else ''})"
+
+
+def partly(rows, row):
+    """Of a claim that is not tested as a whole, the verdicts on the encoders that have an interval; "" without any."""
+    parts = of_encoders(rows, row.claim, row.profile) if row.verdict == claims.NOT_TESTED else []
+    parts = [f"{label}: **{r.verdict}** {said(r)}".strip() for label, r in parts if not np.isnan(r.low)]
+    return f"as a whole; {'; '.join(parts)}" if parts else ""
+
+
+def said(row):
+    """A verdict's number, interval and seeds, and what it reads as."""
+    if row.verdict == claims.NOT_TESTED:
+        return ""
+    if np.isnan(row.effect):
+        return claims.UNREACHED
+    seeds = "one seed" if row.n == 1 else f"n = {row.n}"
+    return "; ".join(filter(None, (" ".join(claims.effect(row)).strip(), seeds, claims.reading(row))))
+
+
+def overall(rows):
+    """The rows of a ledger that judge a claim as a whole."""
+    return rows[~rows.claim.str.contains("/", regex=False)]
+
+
+def terminal(rows):
+    """The ledger as lines of text: each claim of a profile, its encoders where only some were tested, and in one line what has no runs."""
+    lines = []
+    for profile, part in overall(rows).groupby("profile", sort=False):
+        lines.append(f"\n{profile}")
+        lacking = []
+        for row in part.itertuples():
+            tested = [(row.claim, row)]
+            if row.verdict == claims.NOT_TESTED:
+                parts = of_encoders(rows, row.claim, profile)
+                if not parts:
+                    lacking.append(row.claim)
+                    continue
+                lines.append(f"  {MARK[row.verdict]} not tested   {row.claim:<24} as a whole, which needs every encoder; of them:")
+                tested = [(f"  {label}", r) for label, r in parts]
+            for label, r in tested:
+                effect = " ".join(claims.effect(r)).strip() or "no number"
+                lines.append(f"  {MARK[r.verdict]} {r.verdict:<13}{label:<24} {effect}, n = {r.n}")
+        if lacking:
+            lines += textwrap.wrap(f"{MARK[claims.NOT_TESTED]} not tested, for want of runs: {', '.join(lacking)}", 110,
+                                   initial_indent="  ", subsequent_indent=" " * 17)
+    return "\n".join(lines).strip("\n") or "no runs yet: every claim is not tested"
+
+
+def deciding(rows, row):
+    """Of a claim that is decided as a whole: the encoders that decide it, with numbers, those that support what others contradict, and how
+    many of them were tested."""
+    parts = [(label, r) for label, r in of_encoders(rows, row.claim, row.profile) if is_judged(r)]
+    on = [f"{label} ({said(r)})" for label, r in parts if r.verdict == row.verdict]
+    if not on or row.verdict == claims.SUPPORTED:
+        return said(row) + agreement(rows, row)
+    others = [label for label, r in parts if r.verdict == claims.SUPPORTED]
+    planned = claims.ENCODERS_OF.get(row.claim, models.SMALL)
+    return ", ".join(on) + (f"; but supported on {', '.join(others)}" if others else "") + (
+        f"; {len(parts)} of {len(planned)} encoders tested" if len(parts) < len(planned) else "")
+
+
+def short(rows, profile):
+    """What was found in a profile: (how many claims have which verdict, and what of it may be chance; [(verdict, text)] of the claims that
+    are decided as a whole; [text] of those that are not, but supported on single encoders)."""
+    rows = rows[rows.profile == profile]
+    whole, alone = overall(rows), []
+    decided = [(row.verdict, f"{row.statement}: {deciding(rows, row)}") for row in whole.itertuples()
+               if row.verdict in (claims.SUPPORTED, claims.CONTRADICTED)]
+    for row in whole[whole.verdict.isin([claims.UNDECIDED, claims.NOT_TESTED])].itertuples():
+        each = [f"{label} ({said(r)})" for label, r in of_encoders(rows, row.claim, profile)
+                if is_judged(r) and r.verdict == claims.SUPPORTED]
+        alone += [f"{row.statement}: {', '.join(each)}"] if each else []
+    counts = ", ".join(f"{n} {v}" for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED, claims.NOT_TESTED)
+                       if (n := (whole.verdict == v).sum()))
+    return f"{len(whole)} claims as a whole: {counts}. {claims.by_chance(rows)}".strip(), decided, alone
+
+
+ALONE = "Supported on single encoders, not as a whole:"
+
+
+def answers(t, rows, profile):
+    """The paper's questions and what a profile's runs answer, [(question, answer)], told from the numbers; [] without runs of all five
+    small encoders and the reference. t: the tidy table (lib.report.table); rows: the ledger."""
+    t, rows = t[t.profile == profile], rows[rows.profile == profile]
+    arms = claims.baseline(t) if len(t) else t
+    if not len(arms) or not {*models.SMALL, models.LARGE} <= set(arms.arch):
+        return []
+    label, means = {arch: encoder.label for arch, encoder in models.ENCODERS.items()}, arms.groupby("arch").mean(numeric_only=True)
+    linear, pretext = means.linear_test, means.instdisc_dsd_top1_test[[*models.SMALL]].max()
+
+    def on(claim, verdict=claims.SUPPORTED):
+        return _listed(name for name, r in of_encoders(rows, claim, profile) if is_judged(r) and r.verdict == verdict)
+
+    labels = t[(t.method == "supervised") & (t.epochs > 0) & (t.width == 1) & (t.data == arms.data.iloc[0])]
+    lacks = labels.groupby("arch").linear_test.mean() - linear
+    near = [f"{label[a]} ({linear[a]:.1%})" for a in models.SMALL if lacks.get(a, np.inf) < claims.HEADROOM]
+    far = [f"{label[a]} ({linear[a]:.1%}, {100 * lacks[a]:.0f} points less)" for a in models.SMALL if lacks.get(a, 0) >= claims.HEADROOM]
+    found = [("Do small encoders learn without a teacher?",
+              f"Linear accuracy comes within {100 * claims.HEADROOM:g} points of the same encoder trained with labels on {_listed(near)}, "
+              f"and does not on {_listed(far)}. The large {label[models.LARGE]} reaches {linear[models.LARGE]:.1%}.")]
+    pixels = t[t.arch == "pixels"].instdisc_dsd_top1_test.mean()
+    little = " Where it is hardly learned, neither can show." if on("no_overfitting", claims.UNDECIDED) != _listed([]) else ""
+    found.append(("Do they complete the pretext task, without overfitting?",
+                  f"Training raises held-out accuracy in it on {on('pretext_learned')}, to {pretext:.1%} at most"
+                  + ("" if np.isnan(pixels) else f" (raw pixels have {pixels:.1%})")
+                  + f". That they do not overfit is shown on {on('no_overfitting')}, that they do on "
+                  f"{on('no_overfitting', claims.CONTRADICTED)}.{little}"))
+    found.append(("Do they over-cluster?", f"By the paper's pair of measures {on('over_clustered_paper')}; by the same pair on centred "
+                  f"features {on('over_clustered_centred')}; by clusters counted directly {on('over_clustered')}."))
+    for claim, question in (("improved_helps", "Do the paper's four remedies together help?"),
+                            ("improved_no_teacher_helps", "And without the distilled start?")):
+        gains = [f"{name} {claims.effect(r)[0].removesuffix(' points')}" for name, r in of_encoders(rows, claim, profile) if is_judged(r)]
+        found += [(question, f"Gains of linear accuracy in points: {', '.join(gains)}. Shown, by an interval above 0, on {on(claim)}.")
+                  ] if gains else []
+    return found
+
+
+def _listed(some):
+    return ", ".join(some) or "none of the five"

@@ -1,0 +1,75 @@
+import re
+
+import numpy as np
+import pandas as pd
+from test_report import made_up_store
+
+from lib import claims, models, report, summary
+
+
+def test_a_verdict_on_two_encoders_shows_both_and_one_seed_is_said_to_be_one():
+    row = {"claim": "projector_helps", "profile": "p", "test": "", "effect": -0.084, "low": -0.345, "high": 0.176, "n": 3,
+           "verdict": "undecided", "data": "textures", "purer": np.nan}
+    rows = pd.DataFrame([row, row | {"claim": "projector_helps/mobilenet_v3_small"},
+                         row | {"claim": "projector_helps/resnet18", "effect": 0.01, "low": np.nan, "high": np.nan, "n": 1}])
+    whole, _, alone = rows.itertuples()
+    assert summary.agreement(rows, whole) == " (2 ?: MobileNetV3-Small −8.4, ResNet-18 +1.0)"
+    assert summary.agreement(rows[:2], whole) == " (MobileNetV3-Small, 1 of 2 encoders tested; one that contradicts refutes)"
+    aside = pd.concat([rows, rows.iloc[[1]].assign(claim=f"{whole.claim}/deit_tiny")])
+    assert summary.agreement(aside, whole) == summary.agreement(rows, whole)
+    assert [label for label, _ in summary.of_encoders(aside, whole.claim, whole.profile)][-1] == "DeiT-Ti, beside"
+    assert summary.said(alone) == "+1.0 points; one seed" and summary.said(whole) == "−8.4 points [−34.5, +17.6]; n = 3"
+
+
+def test_what_is_not_tested_as_a_whole_names_the_encoders_that_have_an_interval(tmp_path):
+    t = report.table("textures", store=made_up_store(tmp_path, "textures"))
+    for seeds, told in ((5, True), (1, False)):
+        rows = report.ledger(t[t.seed < seeds], ["textures"])
+        row = next(r for r in summary.overall(rows).itertuples() if r.claim == "pretext_learned")
+        alone = next(r for r in rows.itertuples() if r.claim == "pretext_learned/mobilenet_v3_small")
+        assert row.verdict == claims.NOT_TESTED != alone.verdict
+        assert summary.partly(rows, row) == (f"as a whole; MobileNetV3-Small: **{alone.verdict}** {summary.said(alone)}" if told else "")
+        assert summary.partly(rows, alone) == "" and summary.said(row) == summary.agreement(rows, row) == ""
+
+
+def test_the_terminal_shows_every_claim_with_its_verdict(tmp_path):
+    rows = report.ledger(report.table("textures", store=made_up_store(tmp_path, "textures")), ["textures"])
+    shown = summary.terminal(rows)
+    for row in summary.overall(rows).itertuples():
+        if row.verdict != claims.NOT_TESTED or summary.of_encoders(rows, row.claim, "textures"):
+            assert re.search(rf"{row.verdict} +{row.claim} ", shown)
+        else:
+            assert row.claim in shown.split("for want of runs: ")[1]
+
+
+def test_the_papers_questions_are_answered_from_the_numbers_of_all_encoders_or_not_at_all(tmp_path):
+    t = report.table("textures", store=made_up_store(tmp_path, "textures", archs=(*models.SMALL, models.LARGE)))
+    trained, labels = (t.epochs > 0) & (t.method == "moco"), t.method == "supervised"
+    t.loc[trained, "linear_test"], t.loc[labels, "linear_test"] = 0.7, 0.9
+    t.loc[trained & (t.arch == "deit_tiny"), "linear_test"] = 0.885
+    t.loc[t.arch == "pixels", "instdisc_dsd_top1_test"] = 0.123
+    rows = report.ledger(t, ["textures"])
+    first, pretext, clusters = summary.answers(t, rows, "textures")
+    assert "on DeiT-Ti (88.5%), and does not on MobileNetV3-Small (70.0%, 20 points less), Eff" in first[1]
+    assert first[1].endswith("The large ResNet-50 reaches 70.0%.") and "raw pixels have 12.3%" in pretext[1]
+    judged = rows[rows.claim.str.startswith("over_clustered_paper/")]
+    shown = [models.ENCODERS[c.split("/")[1]].label for c in judged.claim[judged.verdict == claims.SUPPORTED]]
+    assert f"By the paper's pair of measures {', '.join(shown) or 'none of the five'}; by the same pair on centred" in clusters[1]
+    few = t[t.arch != "deit_tiny"]
+    assert summary.answers(few, report.ledger(few, ["textures"]), "textures") == summary.answers(t[:0], rows, "textures") == []
+    gain = rows.iloc[0].to_dict() | {"effect": 0.02, "low": 0.01, "high": 0.03, "n": 3, "verdict": claims.SUPPORTED, "test": ""}
+    gains = pd.DataFrame([gain | {"claim": f"improved_helps/{arch}", "effect": 0.01 * i} for i, arch in enumerate(models.SMALL)])
+    question, answer = summary.answers(t, pd.concat([rows, gains]), "textures")[3]
+    assert "four remedies together" in question and "points: MobileNetV3-Small +0.0, DeiT-Ti +1.0, EfficientNet-B0 +2.0" in answer
+
+
+def test_a_claim_that_is_contradicted_names_the_encoders_that_contradict_it_those_that_support_it_and_how_many_were_tested():
+    row = {"profile": "p", "test": "", "low": np.nan, "high": np.nan, "n": 1, "data": "textures", "purer": np.nan}
+    rows = pd.DataFrame([row | {"claim": c, "verdict": v, "effect": e} for c, v, e in (
+        ("improved_helps", "contradicted", -0.01), ("improved_helps/mobilenet_v3_small", "contradicted", -0.01),
+        ("improved_helps/resnet18", "contradicted", -0.02), ("improved_helps/deit_tiny", "supported", 0.01))])
+    told = summary.deciding(rows, next(rows.itertuples()))
+    assert told == ("MobileNetV3-Small (−1.0 points; one seed), ResNet-18 (−2.0 points; one seed); but supported on DeiT-Ti; "
+                    "3 of 5 encoders tested")
+    alone = rows.iloc[[0]].assign(claim="size_not_architecture")
+    assert summary.deciding(alone, next(alone.itertuples())) == "−1.0 points per doubling of width; one seed"
