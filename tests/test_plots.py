@@ -372,7 +372,8 @@ def test_sweeps_and_changes_draw_every_run_and_every_gain(swept):
     assert sorted(len(line.get_xdata()) for line in dots) == [5, 5]
     assert [t.get_text() for t in axes[0, 0].get_xticklabels()] == ["0.1", "0.2"]
     small = "mobilenet_v3_small"
-    means = [line.get_ydata() for line in lines_of(axes[0, 0], small) if line.get_marker() == plots.marker(small)]
+    means = [line.get_ydata() for line in lines_of(axes[0, 0], small) if line.get_marker() == plots.marker(small)
+             and line.get_linestyle() == "-"]
     assert np.allclose(means, [[0.525, 0.425]])                             # of the seeds that both have
     ax = plots.changes(plain, "linear_test", "points")
     drawn = np.concatenate([line.get_xdata() for line in ax.lines if line.get_marker() == "o"])
