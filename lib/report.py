@@ -374,7 +374,7 @@ def changes_html(changed, pages):
         row = SimpleNamespace(claim=claim, **values)
         shown = f'{MARK[row.verdict]} {text(row.verdict)}<br>'
         if claim.split("/")[0] in claims.BY_NAME:                          # in its unit, which a claim that is gone has no more
-            return f"{shown}{' '.join(number(part) for part in claims.effect(row) if part)} n = {row.n:.0f}", row.verdict
+            return shown + "<br>".join([*(number(part) for part in claims.effect(row) if part), f"n = {row.n:.0f}"]), row.verdict
         return shown + ("" if np.isnan(row.effect) else f"{row.effect:+.3g}"), row.verdict
 
     body = []
@@ -416,7 +416,8 @@ def arm_of(run):
 
 
 STYLE = """
-@media (min-width: 76em) { .content { width: 54em; } .content:has(.explored) { width: 64em; } }
+@media (min-width: 76em) { .content { width: 54em; } }
+@media (min-width: 92em) { .content:has(.explored) { width: 64em; } }
 .verdict { font-weight: 600; white-space: nowrap; }
 .supported { color: #1a7f37; } .contradicted { color: #b3261e; } .undecided { color: #7a5b00; } .not-tested { color: #666; }
 @media (prefers-color-scheme: dark) { body:not([data-theme="light"]) .supported { color: #56d364; }
@@ -428,12 +429,12 @@ body[data-theme="dark"] .undecided { color: #e3b341; } body[data-theme="dark"] .
 .table-wrapper, .cell_output { overflow-x: auto; } .table-wrapper { margin: 1em 0; }
 .table-wrapper table, table.dataframe { font-size: 0.8rem; border: 0; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .table-wrapper caption { text-align: left; padding: 0.3em 0; max-width: calc(100vw - 3em); }
-.table-wrapper th, .table-wrapper td, table.dataframe th, table.dataframe td { vertical-align: top; text-align: left;
+.table-wrapper th, .table-wrapper td, table.dataframe th, table.dataframe td { vertical-align: top; text-align: left !important;
   font-weight: normal; border: 0; border-bottom: 1px solid var(--color-background-border); padding: 0.25em 0.8em 0.25em 0; }
 .table-wrapper thead th, table.dataframe thead th { font-weight: 600; }
 .table-wrapper tbody th { min-width: 10em; } .wide td:last-child { min-width: 22em; }
 .explored { font-size: 0.85rem; } .explored tbody th { min-width: 12em; } .explored ul { padding-left: 1em; }
-#changes tbody th { min-width: 18em; }
+#changes tbody th { min-width: 11em; }
 div.dt-container { color: var(--color-foreground-primary); } .curves svg { max-width: 100%; height: auto; background: #fff; }
 div.dt-layout-table { overflow-x: auto; }
 @media (max-width: 40em) { .explored tbody th { min-width: 8em; } .table-wrapper tbody th { min-width: 7em; } }
@@ -492,6 +493,10 @@ def readable(notebook, name):
             cell["outputs"] = [o for o in cell["outputs"] if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})
                                and (o["output_type"] != "stream" or o["text"].strip())
                                and not (o.get("name") == "stderr" and re.search(r"\r|it/s|TqdmWarning", o["text"]))]
+            for o in cell["outputs"]:
+                if "text/html" in o.get("data", {}):                       # an interval stays on one line
+                    drawn = "".join(o["data"]["text/html"])
+                    o["data"]["text/html"] = re.sub(r"([\[(][−+]?[\d.]+,) (?=[−+]?[\d.]+[\])])", "\\1\u00a0", drawn)
             cell["metadata"]["mystnb"] = {"image": {"alt": prose[:300] or f"figure of {name}"}}
     return notebook
 

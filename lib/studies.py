@@ -255,7 +255,7 @@ def rate_choices(table):
 
 def _seed_by_seed(values, sign=""):
     """Fractions as percent or points: the mean, and in brackets each."""
-    return f"{100 * np.mean(values):{sign}.1f} ({', '.join(f'{100 * value:{sign}.1f}' for value in values)})"
+    return f"{100 * np.mean(values):{sign}.1f} ({', '.join(f'{100 * value:{sign}.1f}' for value in values)})".replace("-", "−")
 
 
 def recipe_choices(table, name=TEXTURES.data):
