@@ -333,6 +333,18 @@ def by_chance(rows):
             f"{0.05 * len(each):.0f} would by chance alone{stand if excluding else ''}.")
 
 
+def of_mixing(rows):
+    """How far completeness at equal purity tells anything of remedies that local purity and accuracy do not: a list of at most one
+    sentence, of their correlations over the arms and encoders of a profile's rows, where the first is above a half."""
+    each = rows[rows.claim.str.contains("_gathers/", regex=False) & rows.effect.notna() & rows.purer.notna()]
+    helps = rows[rows.claim.str.contains("_helps/", regex=False)].set_index("claim").effect
+    accuracy = each.claim.str.replace("_gathers/", "_helps/", regex=False).map(helps)
+    purity = each.effect.corr(each.purer) if len(each) > 5 else 0.0
+    return [f"On {each.profile.iloc[0]}, over {len(each)} pairs of an arm and an encoder, the gain of completeness at equal purity goes "
+            f"with that of local purity (correlation {purity:+.2f}) and of linear accuracy ({each.effect.corr(accuracy):+.2f}): it is hardly "
+            "another measure than these, so where it rises classes may only be mixed less.".replace("-", "−")] if purity > 0.5 else []
+
+
 def smallest_detectable(row):
     """For an undecided row: the smallest effect that its seeds could have shown (two-sided 95 %, power 80 %), from the interval, in the
     effect's unit; "" for another, or where closeness is the claim."""

@@ -456,7 +456,8 @@ def index_page(t, rows, profiles, mine, pages, note="", drawn=""):
         parts.append(f"The profile `{mine}` was run on this machine, with few seeds; the other columns are the study's committed runs.\n")
     lacking = [p for p in profiles if not len(t) or not (t.profile == p).any()]
     profiles = [p for p in profiles if p not in lacking]
-    notes = [sentence for p in profiles for sentence in [*(pending(t, p) if p != mine else []), *claims.caveats(t, p)]]
+    notes = [sentence for p in profiles for sentence in [*(pending(t, p) if p != mine else []), *claims.caveats(t, p),
+                                               *claims.of_mixing(rows[rows.profile == p])]]
     parts += [raw(trained_html(t, profiles)), raw(words_html()), "## In short\n", raw(short_html(t, rows, profiles))] if profiles else []
     parts += [raw(f"<p>{text(note)}</p>")] if note else []
     if lacking:
@@ -660,7 +661,8 @@ def readme_results(t):
         lines = "".join(f"\n- {MARK[v]} **{v}** {words}" for v, words in decided)
         brief.append(f"**`{p}` in short**, {counts}" + ("\n" + lines if lines else ""))
         brief.append(f"{ALONE}\n" + "".join(f"\n- {words}" for words in alone) if alone else "")
-    caveats = [sentence for p in profiles for sentence in [*pending(t, p), *claims.caveats(t, p)]]
+    caveats = [sentence for p in profiles for sentence in [*pending(t, p), *claims.caveats(t, p),
+                                               *claims.of_mixing(everything[everything.profile == p])]]
     caveats = "To bear in mind:\n\n" + "\n".join(f"- {sentence}" for sentence in caveats) if caveats else ""
     tables = [f"`{p}`, percent on held-out images, mean ± half the 95 % interval over seeds (paper: ImageNet, 200 epochs; supervised by "
               f"the same recipe, one seed: a lower bound of the ceiling):\n\n{markdown(headline(t, p))}" for p in profiles]

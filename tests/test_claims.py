@@ -685,6 +685,19 @@ def test_an_end_that_makes_the_difference_larger_than_it_is_decides_nothing(mine
     assert row.low > 0 if gain == 0.0 else row.high < 0                     # so it is the bound that leaves it undecided
 
 
+def test_it_is_said_where_completeness_of_the_remedies_goes_with_local_purity():
+    names = [f"{r.name}_{{}}/{arch}" for r in claims.REMEDIES[:4] for arch in ("resnet18", A)]
+    gain, purer, linear = np.random.default_rng(0).normal(size=(3, 8))
+    def rows(purer):
+        return pd.DataFrame([{"claim": name.format(m), "profile": "made", "effect": e, "purer": p} for name, g, p, h in
+                             zip(names, gain, purer, linear) for m, e, p in (("gathers", g, p), ("helps", h, np.nan))])
+    same = gain + 0.3 * purer
+    assert claims.of_mixing(rows(-same)) == claims.of_mixing(rows(same)[:10]) == claims.of_mixing(rows(same)[:0]) == []
+    (told,) = claims.of_mixing(rows(same))
+    wanted = (f"{np.corrcoef(gain, other)[0, 1]:+.2f}".replace("-", "−") for other in (same, linear))
+    assert "over 8 pairs of an arm" in told and "local purity (correlation {}) and of linear accuracy ({})".format(*wanted) in told
+
+
 def test_ends_on_both_sides_bound_nothing_and_are_not_blamed_where_the_interval_decides_nothing_anyway():
     made = with_remedies()
     arm, baseline = made.run.str.endswith("-temperature") & (made.arch == A), made.run.str.fullmatch(f"{A}-w1.0-10ep-seed.")
