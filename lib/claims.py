@@ -341,8 +341,8 @@ def of_mixing(rows):
     accuracy = each.claim.str.replace("_gathers/", "_helps/", regex=False).map(helps)
     purity = each.effect.corr(each.purer) if len(each) > 5 else 0.0
     return [f"On {each.profile.iloc[0]}, over {len(each)} pairs of an arm and an encoder, the gain of completeness at equal purity goes "
-            f"with that of local purity (correlation {purity:+.2f}) and of linear accuracy ({each.effect.corr(accuracy):+.2f}): it is hardly "
-            "another measure than these, so where it rises classes may only be mixed less.".replace("-", "−")] if purity > 0.5 else []
+            f"with that of local purity (correlation {purity:+.2f}) and of linear accuracy ({each.effect.corr(accuracy):+.2f}): it is "
+            "hardly another measure than these; where it rises classes may only be mixed less.".replace("-", "−")] if purity > 0.5 else []
 
 
 def smallest_detectable(row):
