@@ -194,8 +194,8 @@ ABLATION = {"linear probe": "linear_test", "kNN": "knn_test", "pretext, held out
 
 
 def ablation(table, columns=ABLATION, gain="linear_test", costs=None):
-    """Mean [95 % interval] of each arm per profile and encoder, the baseline first, in percent; the last column is the gain over the
-    baseline in points, paired by seed, and where the baseline has more seeds its mean over these. columns: heading -> column, fractions;
+    """Mean [95 % interval] of each arm per profile and encoder, the baseline first, in percent; the gain is over the
+    baseline, in points, paired by seed, and where the baseline has more seeds its mean over these. columns: heading -> column, fractions;
     costs: the same, shown as medians without percent."""
     def cost(value):
         return "" if np.isnan(value) else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
@@ -212,11 +212,11 @@ def ablation(table, columns=ABLATION, gain="linear_test", costs=None):
                 t = part[(part.arch == arch) & (part.change == change)]
                 if len(t):
                     mine = won[(won.profile == profile) & (won.data == data) & (won.arch == arch) & (won.change == change)]
-                    rows.append({"profile": profile, "data": data, "encoder": label(arch), "arm": change or "baseline", "seeds": len(t)}
-                                | {heading: held(t[c]) if c in t else "" for heading, c in columns.items()}
+                    rows.append({"profile": profile, "data": data, "encoder": label(arch), "arm": change or "baseline", "seeds": len(t),
+                                 "gain, points": gained(mine, len(standard)) if len(mine) else ""}
                                 | {heading: cost(t[c].median()) for heading, c in (costs or {}).items()}
-                                | {"gain, points": gained(mine, len(standard)) if len(mine) else ""})
-    out = pd.DataFrame(rows, columns=["profile", "data", "encoder", "arm", "seeds", *columns, *(costs or {}), "gain, points"])
+                                | {heading: held(t[c]) if c in t else "" for heading, c in columns.items()})
+    out = pd.DataFrame(rows, columns=["profile", "data", "encoder", "arm", "seeds", "gain, points", *(costs or {}), *columns])
     several = (out.groupby("profile").data.nunique() > 1).any() or out.data.str.startswith("folder:").any()    # else the profile says it
     index = ["profile", "data", "encoder", "arm"] if several else ["profile", "encoder", "arm"]
     return out.drop(columns=[] if "data" in index else "data").set_index(index)

@@ -434,7 +434,7 @@ body[data-theme="dark"] .undecided { color: #e3b341; } body[data-theme="dark"] .
 .table-wrapper thead th, table.dataframe thead th { font-weight: 600; }
 .table-wrapper tbody th { min-width: 10em; } .wide td:last-child { min-width: 22em; }
 .explored { font-size: 0.85rem; } .explored tbody th { min-width: 12em; } .explored ul { padding-left: 1em; }
-#changes tbody th { min-width: 11em; }
+#changes tbody th { min-width: 14em; } #changes .number { white-space: normal; }
 div.dt-container { color: var(--color-foreground-primary); } .curves svg { max-width: 100%; height: auto; background: #fff; }
 div.dt-layout-table { overflow-x: auto; }
 @media (max-width: 40em) { .explored tbody th { min-width: 8em; } .table-wrapper tbody th { min-width: 7em; } }
