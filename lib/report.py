@@ -104,8 +104,8 @@ def fingerprint(notebook, parameters):
     """sha256 of everything that an executed notebook depends on: itself, lib, the pins, its parameters and the stored runs."""
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
     code = [path for path in sorted((ROOT / "lib").glob("*.py")) if path.name != "report.py"]
-    reference = sorted((ROOT / "results" / "reference").glob("*.csv"))
-    for path in [Path(notebook), *code, ROOT / "requirements.txt", *reference, ROOT / "results" / "bench" / "projectors.csv"]:
+    reference = [path for name in ("reference/*.csv", "bench/projectors.csv") for path in sorted((ROOT / "results").glob(name))]
+    for path in [Path(notebook), *code, ROOT / "requirements.txt", *reference]:
         digest.update(path.read_bytes())
     later = ("  umap.csv", "  transfer-")[:1 if b"studies.transferred" in Path(notebook).read_bytes() else 2]
     for profile in [*studies.COMMITTED, parameters.get("profile", "quick")]:

@@ -1,16 +1,18 @@
 """Shared by the tests: one thread, a tiny data set, a configuration that trains on it in about a second, a browser."""
+import json
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 from playwright.sync_api import sync_playwright
 
+from lib import claims, runs, studies
 from lib import data as datasets
-from lib import runs, studies
 from lib.train import PretrainConfig
 
 torch.set_num_threads(1)
@@ -53,6 +55,35 @@ def toy(monkeypatch, tmp_path, textures):
     monkeypatch.setattr(runs, "STORE", tmp_path / "runs")
     monkeypatch.setattr(runs, "load_data", lambda name, limit=None, device="cpu": textures)
     return tmp_path / "runs"
+
+
+def store_run(store, profile, config, rng, commit="0" * 40, device="a machine"):
+    """A run folder as lib.runs writes it, with made-up numbers."""
+    path = runs.folder(config, profile, store)
+    path.mkdir(parents=True)
+    level = 0.8 if config.arch == "pixels" else 0.3 if config.epochs == 0 else 0.7 if config.method == "moco" else 0.9
+    metrics = {"images_train": 10000, "images_test": 5004, "classes": 12, "dim": 512, "instances_train": 5000, "instances_test": 5000}
+    for name in ("knn_val", "knn_test", "linear_test", "instdisc_dsd_top1_train", *claims.PRETEXT):
+        metrics[name] = level + rng.normal(0, 0.01)
+    for tag in ("", "_centred"):
+        metrics |= {f"intra_class_d_test{tag}": 1 + rng.normal(0, 0.01), f"uniformity_d_test{tag}": -3 + rng.normal(0, 0.01)}
+        for f in (1, 2, 4, 8, 16):
+            metrics |= {f"homogeneity_k{12 * f}{tag}": 0.3 + 0.03 * f + rng.normal(0, 0.005),
+                        f"completeness_k{12 * f}{tag}": 0.4 - 0.01 * f + rng.normal(0, 0.005)}
+    (path / "config.json").write_text(json.dumps(asdict(config) | {"definition": runs.DEFINITION}))
+    (path / "metrics.json").write_text(json.dumps(metrics))
+    (path / "history.csv").write_text("epoch,loss\n0,\n")
+    (path / "provenance.json").write_text(json.dumps({"commit": commit, "device": device, "train_seconds": 60.0}))
+    runs.write_sums(path)
+
+
+def made_up_store(store, *profiles, archs=("mobilenet_v3_small", "resnet50"), **provenance):
+    for profile in profiles:
+        rng = np.random.default_rng(0)
+        arms = studies.encoders(profile, archs=archs)
+        for config in [*studies.pixels(profile), *studies.untrained(arms), *arms, *studies.supervised(profile, archs=archs)]:
+            store_run(store, profile, config, rng, **provenance)
+    return store
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,6 @@
 import html
-import json
 import re
 import subprocess
-from dataclasses import asdict
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
@@ -10,6 +8,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import made_up_store, store_run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,34 +18,6 @@ HOSTILE = '<script>alert("x")</script> & `**bold**` | ```'
 
 
 # ---- made-up runs and a made-up notebook ----
-
-def store_run(store, profile, config, rng, commit="0" * 40, device="a machine"):
-    """A run folder as lib.runs writes it, with made-up numbers."""
-    path = runs.folder(config, profile, store)
-    path.mkdir(parents=True)
-    level = 0.8 if config.arch == "pixels" else 0.3 if config.epochs == 0 else 0.7 if config.method == "moco" else 0.9
-    metrics = {"images_train": 10000, "images_test": 5004, "classes": 12, "dim": 512, "instances_train": 5000, "instances_test": 5000}
-    for name in ("knn_val", "knn_test", "linear_test", "instdisc_dsd_top1_train", *claims.PRETEXT):
-        metrics[name] = level + rng.normal(0, 0.01)
-    for tag in ("", "_centred"):
-        metrics |= {f"intra_class_d_test{tag}": 1 + rng.normal(0, 0.01), f"uniformity_d_test{tag}": -3 + rng.normal(0, 0.01)}
-        for f in (1, 2, 4, 8, 16):
-            metrics |= {f"homogeneity_k{12 * f}{tag}": 0.3 + 0.03 * f + rng.normal(0, 0.005),
-                        f"completeness_k{12 * f}{tag}": 0.4 - 0.01 * f + rng.normal(0, 0.005)}
-    (path / "config.json").write_text(json.dumps(asdict(config) | {"definition": runs.DEFINITION}))
-    (path / "metrics.json").write_text(json.dumps(metrics))
-    (path / "history.csv").write_text("epoch,loss\n0,\n")
-    (path / "provenance.json").write_text(json.dumps({"commit": commit, "device": device, "train_seconds": 60.0}))
-    runs.write_sums(path)
-
-
-def made_up_store(store, *profiles, archs=("mobilenet_v3_small", "resnet50"), **provenance):
-    for profile in profiles:
-        rng = np.random.default_rng(0)
-        arms = studies.encoders(profile, archs=archs)
-        for config in [*studies.pixels(profile), *studies.untrained(arms), *arms, *studies.supervised(profile, archs=archs)]:
-            store_run(store, profile, config, rng, **provenance)
-    return store
 
 
 def notebook(path, source, **parameters):
@@ -371,7 +342,8 @@ def test_a_stored_run_a_reference_or_a_damaged_checksum_calls_for_another_execut
     for name in ("lib", "requirements.txt"):
         (tmp_path / name).symlink_to(runs.ROOT / name)
     monkeypatch.setattr(report, "ROOT", tmp_path)
-    assert changed(tmp_path / "results" / "reference" / "paper.csv", "1\n")
+    for name in ("reference/paper.csv", "bench/projectors.csv"):
+        assert changed(tmp_path / "results" / name, "1\n")
     before = report.fingerprint(source, {"profile": "quick"})
     (run / "SHA256SUMS").unlink()
     assert report.fingerprint(source, {"profile": "quick"}) != before      # the notebook, which loads it, refuses it by name

@@ -2,7 +2,7 @@ import re
 
 import numpy as np
 import pandas as pd
-from test_report import made_up_store
+from conftest import made_up_store
 
 from lib import claims, models, report, summary
 
