@@ -2,7 +2,7 @@
 
     steps         the whole training step, data to optimiser, against the bare model step on a constant batch
     rivals        ours against lightly's MoCo v2 and against torchvision's transforms image by image, same encoder, threads and batch;
-                  on a CPU lightly's has torchvision's convolutions, and so has ours once, to tell what lib.models.lean gives
+                  on a CPU lightly's has torchvision's layers, and so has ours once, to tell what lib.models.lean gives
     tried         the whole step without one of the things that were done for its speed, in turn: what each gives
     switches      what bf16, channels_last, compiling and split BatchNorm give or cost, on one thread
     projectors    the bare step with each projector of notebook 07, relative to the baseline's, on one thread
@@ -20,6 +20,7 @@ though it gives two views.
 import argparse
 import itertools
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -49,9 +50,9 @@ IMAGES, QUEUE = 5120, 2048               # of an epoch, and of negatives, where 
 WORKERS = (0, 1, 2)                      # of a DataLoader; each rival gets the number that suits it
 GOALS = {"whole step / bare step": 0.95, "lightly": 4.0, "lightly, same convolutions": 3.0}
 WHY = {"lightly": "decodes nothing, but augments image by image in PIL, each operation a call of its own, where compiled loops "
-                  "do here; on a CPU it convolves small maps with taps that meet nothing but padding, too",
+                  "do here; on a CPU it convolves small maps with taps that meet nothing but padding, too, and has its products from MKL",
        "torchvision v2, our step": "the same step of ours behind a DataLoader that augments image by image on tensors",
-       "ours, torchvision's encoder": "on a CPU: convolutions as lightly has them",
+       "ours, torchvision's encoder": "on a CPU: convolutions and products as lightly has them",
        "ours, bare step": "a constant batch, and no gradient norm: what data, views and watching cost us",
        "lightly, bare step": "its modules, loss and unfused optimiser on a constant batch: what is left when the pipeline costs nothing",
        "ours, compiled": "torch.compile of the step, its first minute not counted", "ours": ""}
@@ -231,7 +232,7 @@ def torchvision_transform(config, size):
 
 
 def plain():
-    """Within it encoders are built with torchvision's convolutions, as anyone else has them."""
+    """Within it encoders are built of torchvision's layers, as anyone else has them."""
     return patch.object(models, "lean", lambda net: net)
 
 
@@ -325,7 +326,8 @@ def tried(archs, rounds):
                    "gradient's norm at every eighth step": partial(patch.object, train, "WATCH_EVERY", 1)}
         if device() == "cpu":
             without |= {"views image by image": partial(patch.object, augment, "rendered", augment.batched),
-                        "views on several threads": partial(patch.object, kernels, "PER_THREAD", 2 ** 62), "lean convolutions": plain}
+                        "views on several threads": partial(patch.object, kernels, "PER_THREAD", 2 ** 62), "lean layers": plain,
+                        "products by oneDNN": partial(patch.object, models, "LEAST", math.inf)}
         measures = {"everything": whole(config, data), "channels_last": whole(replace(config, channels_last=False), data)}
         measures |= {what: undone(within, config, data) for what, within in without.items()}
         found = in_turns(measures, rounds)
@@ -377,7 +379,10 @@ def projectors(archs, rounds, count=4):
 
 
 def flops_of(operation, args, kwargs, out):
-    """PyTorch's own count, but for the gradients of a convolution: it forgets groups there, which is a hundredfold for depthwise ones."""
+    """PyTorch's own count, but for the gradients of a convolution, where it forgets groups, which is a hundredfold for depthwise ones, and
+    for oneDNN's products, which it does not know."""
+    if operation is torch.ops.mkldnn._linear_pointwise:
+        return 2 * args[0].numel() * len(args[1])
     if operation is torch.ops.aten.convolution_backward:
         grad, weight, (of_input, of_weight, _) = args[0], args[2], args[-1]
         return 2 * grad.numel() * weight[0].numel() * (of_input + of_weight)
@@ -408,14 +413,15 @@ class Count(TorchDispatchMode):
 
 
 def machine():
-    """{what: function that measures it}: operations a second of one large fp32 product, of matrices and as a 1 x 1 convolution (on a CPU
-    by two libraries, either of which can be twice as fast as the other), and bytes a second of a large copy."""
+    """{what: function that measures it}: operations a second of a large fp32 product, as torch takes it, as lib.models does, and as a 1 x 1
+    convolution (on a CPU libraries differ twofold); bytes a second of a large copy."""
     a, b = (torch.randn(2048, 2048, device=device()) for _ in range(2))
     maps = torch.randn(256, 512, 8, 8, device=device()).contiguous(memory_format=torch.channels_last)
     weight = torch.randn(512, 512, 1, 1, device=device())
     source = torch.randn(2 ** 26, device=device())
     target = torch.empty_like(source)
     return {"product": lambda: rate(lambda: torch.mm(a, b), 2 * 2048 ** 3),
+            "our product": lambda: rate(lambda: models.linear(a, b), 2 * 2048 ** 3),
             "convolution": lambda: rate(lambda: torch.conv2d(maps, weight), 2 * maps.numel() * 512),
             "bytes": lambda: rate(lambda: target.copy_(source), 2 * source.numel() * 4)}
 
@@ -435,7 +441,7 @@ def limits(archs, rounds):
     # a limit is a maximum, and so is what is held against it
     found = {name: max(values) for name, values in in_turns(machine() | steps, 2 * rounds).items()}
     torch.backends.cudnn.allow_tf32 = usual
-    products, copied, rows = max(found["product"], found["convolution"]), found["bytes"], []
+    products, copied, rows = max(found["product"], found["our product"], found["convolution"]), found["bytes"], []
     for arch, (flops, moved) in counted.items():
         shortest = max(flops / products, moved / copied)                   # seconds an image, where products and memory overlap perfectly
         rows.append({"arch": arch, "mflop_per_image": round(flops / 1e6), "mbyte_per_image": round(moved / 1e6, 1),

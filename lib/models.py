@@ -107,37 +107,112 @@ SMALL = ("mobilenet_v3_small", "deit_tiny", "efficientnet_b0", "mobilenet_v3_lar
 LARGE = "resnet50"
 
 
-def _kept(n: int, k: int, stride: int, padding: int) -> tuple[int, slice, int]:
-    """Of a convolution along an axis of n pixels: (outputs, taps of its k that meet the image somewhere, padding that these need)."""
+def _kept(n: int, k: int, stride: int, padding: int) -> tuple[slice, int]:
+    """Of a convolution along an axis of n pixels: (taps of its k that meet the image somewhere, padding that these need)."""
     outputs = (n + 2 * padding - k) // stride + 1
     first = max(0, padding - (outputs - 1) * stride)
-    return outputs, slice(first, min(k, n + padding)), padding - first
+    return slice(first, min(k, n + padding)), padding - first
+
+
+def _seeing_all(n: int, k: int, stride: int, padding: int) -> list[slice]:
+    """Of a convolution along an axis of n pixels: for each output its taps that meet the image, if these are n for each; else none."""
+    outputs = (n + 2 * padding - k) // stride + 1
+    firsts = [padding - stride * output for output in range(outputs)]
+    return [slice(first, first + n) for first in firsts] if all(0 <= first <= k - n for first in firsts) else []
+
+
+LEAST = 2 ** 22  # multiply-adds from which a product is handed to oneDNN: below, the way there costs more than it saves
+
+
+class _Product(torch.autograd.Function):
+    """x (N, I) times weight (O, I) transposed, plus bias, and its gradients, all by oneDNN."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        x, weight = x.contiguous(), weight.contiguous()  # parts of larger tensors take oneDNN a thousand times as long
+        ctx.save_for_backward(x, weight)
+        return _onednn(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        grad = grad.contiguous()
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        return (_onednn(grad, weight.t()) if of_x else None, _onednn(grad.t(), x.t()) if of_weight else None,
+                grad.sum(0) if of_bias else None)
+
+
+def _onednn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """F.linear, the same to rounding: x (..., I), weight (O, I) -> (..., O). On a CPU large fp32 products go to oneDNN.
+
+    PyTorch sends its convolutions there, but its products to MKL, which on an AMD processor is half as fast.
+    """
+    if (x.device.type != "cpu" or x.numel() * len(weight) < LEAST or not x.dtype == weight.dtype == torch.float32
+            or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or not _has_onednn()):
+        return F.linear(x, weight, bias)
+    return _Product.apply(x.flatten(0, -2), weight, bias).view(*x.shape[:-1], -1)
+
+
+@lru_cache
+def _has_onednn() -> bool:
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+class _LeanLinear(nn.Linear):
+    """Linear by `linear`."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+class _LeanAttention(nn.MultiheadAttention):
+    """Attention of a sequence (N, T, D) to itself, without dropout, its products by `linear`."""
+
+    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, need_weights: bool = False) -> tuple[torch.Tensor, None]:
+        packed = linear(query, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, self.num_heads, self.head_dim))
+        heads = F.scaled_dot_product_attention(*packed.permute(2, 0, 3, 1, 4))
+        return linear(heads.transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias), None
 
 
 class _LeanConv2d(nn.Conv2d):
-    """Conv2d that on a CPU does without the taps that meet nothing but padding, and is a product of matrices where one pixel comes out.
+    """Conv2d that on a CPU does without the taps that meet nothing but padding, and is a product of matrices where each output pixel sees
+    the whole map: 3 x 3 on 2 x 2, or whatever gives one pixel.
 
-    The same function to rounding. On 32 x 32 images the last stages are as small as that, and most of a 5 x 5 kernel is waste.
+    The same function to rounding. On 32 x 32 images the last stages are as small as that, and most of a kernel is waste.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.device.type != "cpu" or x.ndim != 4:
             return super().forward(x)
-        axes = zip(x.shape[2:], self.kernel_size, self.stride, self.padding, strict=True)
-        (height, rows, above), (width, columns, left) = (_kept(*axis) for axis in axes)
         if self.groups > 1:
+            axes = zip(x.shape[2:], self.kernel_size, self.stride, self.padding, strict=True)
+            (rows, above), (columns, left) = (_kept(*axis) for axis in axes)
             return F.conv2d(x, self.weight[:, :, rows, columns], self.bias, self.stride, (above, left), groups=self.groups)
-        if height == width == 1:  # a larger map gains nothing: cutting a dense kernel costs what its taps cost
-            weight = self.weight.permute(0, 2, 3, 1)[:, rows, columns]  # as channels_last has it in memory, and so x
-            x = x.permute(0, 2, 3, 1)[:, :weight.shape[1], :weight.shape[2]]
-            return F.linear(x.flatten(1), weight.flatten(1), self.bias)[:, :, None, None]
-        return super().forward(x)
+        map_, stride = (x[:, :, ::self.stride[0], ::self.stride[1]], (1, 1)) if self.kernel_size == (1, 1) else (x, self.stride)
+        rows, columns = (_seeing_all(*axis) for axis in zip(map_.shape[2:], self.kernel_size, stride, self.padding, strict=True))
+        if not (rows and columns):
+            return super().forward(x)
+        kernel = self.weight.permute(0, 2, 3, 1)  # as channels_last has it in memory, and so the map
+        weights = [kernel[:, of_y, of_x].flatten(1) for of_y in rows for of_x in columns]  # (O, all that the map holds) per output
+        if len(weights) == 1:
+            return linear(map_.permute(0, 2, 3, 1).flatten(1), weights[0], self.bias)[:, :, None, None]
+        bias = None if self.bias is None else self.bias.repeat(len(weights))
+        y = linear(map_.permute(0, 2, 3, 1).flatten(1), torch.cat(weights), bias)
+        return y.unflatten(1, (len(rows), len(columns), -1)).permute(0, 3, 1, 2)
 
 
 def lean(net: nn.Module) -> nn.Module:
-    """The same network, its centred convolutions as _LeanConv2d."""
+    """The same network, its centred convolutions as _LeanConv2d, its products as `linear` has them."""
     for m in net.modules():
-        if (type(m) is nn.Conv2d and m.padding == tuple(k // 2 for k in m.kernel_size) and all(k % 2 for k in m.kernel_size)
+        if type(m) is nn.Linear:
+            m.__class__ = _LeanLinear
+        elif type(m) is nn.MultiheadAttention and m.batch_first and m.in_proj_weight is not None and not m.dropout:
+            m.__class__ = _LeanAttention
+        elif (type(m) is nn.Conv2d and m.padding == tuple(k // 2 for k in m.kernel_size) and all(k % 2 for k in m.kernel_size)
                 and max(m.stride) <= 2 and m.dilation == (1, 1) and m.padding_mode == "zeros"):
             m.__class__ = _LeanConv2d
     return net
@@ -189,7 +264,7 @@ def projector(kind: str, dim: int, out: int = 128, bn: bool = False) -> nn.Seque
         layers += [nn.Linear(n_in, n_out, bias=not bn), *([nn.BatchNorm1d(n_out)] if bn else []), nn.ReLU(inplace=True)]
     if kind == "dropout":
         layers.append(nn.Dropout(0.5))
-    return nn.Sequential(*layers, nn.Linear([dim, *widths][-1], out))
+    return lean(nn.Sequential(*layers, nn.Linear([dim, *widths][-1], out)))
 
 
 def hidden(kind: str, dim: int) -> list[int]:

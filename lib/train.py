@@ -17,7 +17,7 @@ from lib.methods import SEED, MoCo, SimCLR, Supervised
 # Checksum of every file that decides what a training step does: nothing is gone on from that other code began.
 CODE = hashlib.sha256(b"".join((Path(__file__).with_name(f"{name}.py")).read_bytes() for name in (
     "augment", "data", "kernels", "losses", "methods", "metrics", "models", "probe", "textures", "train"))).hexdigest()
-ROUNDING = 5   # raised when the same training rounds otherwise: 2 the fused optimiser, 3 and 4 views by Numba, 5 lean convolutions
+ROUNDING = 6   # raised when the same training rounds otherwise: 2 the fused optimiser, 3 and 4 views by Numba, 5 and 6 lean layers
 WATCH_EVERY = 8  # steps between two norms of the gradient: each reads all of it, 2 % of a small encoder's step on a CPU
 METHODS = ("moco", "simclr", "seed", "supervised")
 
@@ -232,8 +232,23 @@ def compiled(method, device):
 def optimizer_of(config, parameters):
     """AdamW, or SGD with momentum 0.9. Fused: one pass over the memory, where torch's default on a CPU takes a dozen."""
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    return torch.optim.SGD(parameters, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay, fused=True)
+        optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    else:
+        optimizer = torch.optim.SGD(parameters, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay, fused=True)
+    scattered = [p for p in parameters if p.device.type == "cpu" and p.ndim == 4 and not p.is_contiguous()]
+
+    def turn(axes):
+        """channels_last weights and all of theirs seen as memory has them, or back: a fused step on a CPU copies what is not contiguous."""
+        for p in scattered:
+            grad, p.grad = p.grad, None
+            p.data = p.data.permute(axes)
+            p.grad = None if grad is None else grad.permute(axes)
+            state = optimizer.state.get(p, {})
+            state.update({name: t.permute(axes) for name, t in state.items() if t is not None and t.ndim == 4})
+    if scattered:
+        optimizer.register_step_pre_hook(lambda *_: turn((0, 2, 3, 1)))
+        optimizer.register_step_post_hook(lambda *_: turn((0, 3, 1, 2)))
+    return optimizer
 
 
 def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=None, bar=True, start=None, teacher=None, resume=None,

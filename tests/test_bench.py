@@ -50,6 +50,16 @@ def test_flops_of_a_convolution_know_its_groups(groups, first):
     assert count.operations["convolution_backward"][0] == forward * (1 if first else 2)
 
 
+def test_flops_of_a_product_are_the_same_by_either_library(monkeypatch):
+    for least in (0, bench.math.inf):
+        monkeypatch.setattr(bench.models, "LEAST", least)
+        x, weight = torch.randn(5, 8, requires_grad=True), torch.randn(3, 8, requires_grad=True)
+        with bench.Count() as count:
+            bench.models.linear(x, weight).sum().backward()
+        assert sum(flops for flops, _ in count.total) == 3 * 2 * 5 * 8 * 3       # forward, both gradients
+        assert ("mkldnn._linear_pointwise" in count.operations) == (least == 0)
+
+
 def test_flops_and_bytes_of_a_step_are_those_of_its_products():
     layer, x = nn.Linear(20, 30), torch.randn(8, 20, requires_grad=True)
     with bench.Count() as count:

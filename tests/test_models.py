@@ -4,6 +4,7 @@ import math
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -80,13 +81,17 @@ def test_the_taps_that_are_kept_are_those_that_meet_the_image():
     for n in range(1, 9):
         for k in (1, 3, 5, 7):
             for stride in (1, 2):
-                outputs, taps, padding = models._kept(n, k, stride, k // 2)
-                met = {t for o in range(outputs) for t in range(k) if 0 <= o * stride + t - k // 2 < n}
-                assert outputs == math.ceil(n / stride) and met == set(range(k)[taps]) and padding == k // 2 - taps.start
+                taps, padding = models._kept(n, k, stride, k // 2)
+                met = [[t for t in range(k) if 0 <= o * stride + t - k // 2 < n] for o in range(math.ceil(n / stride))]
+                assert set(sum(met, [])) == set(range(k)[taps]) and padding == k // 2 - taps.start
+                all_seen = models._seeing_all(n, k, stride, k // 2)
+                assert [[*range(k)[taps]] for taps in all_seen] == (met if all(len(taps) == n for taps in met) else [])
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "efficientnet_b0", "resnet18"])
 def test_lean_convolutions_do_less_work_on_small_images_and_the_same_on_large_ones(name, monkeypatch):
+    monkeypatch.setattr(models, "LEAST", math.inf)                         # the counter does not know oneDNN's products
+
     def work(size):
         torch.manual_seed(0)
         net = encoder(name, size).eval()
@@ -105,6 +110,58 @@ def test_lean_convolutions_do_less_work_on_small_images_and_the_same_on_large_on
         assert all(torch.equal(a, b) for a, b in zip(lean[size][2].values(), plain[size][2].values()))
         most = plain[size][1].abs().max()
         assert most > 0.01 and (lean[size][1] - plain[size][1]).abs().max() < 1e-3 * most
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (2, 3, 5)])
+def test_a_product_by_onednn_is_the_plain_one_with_its_gradients(shape, monkeypatch):
+    monkeypatch.setattr(models, "LEAST", 0)
+    given = [torch.randn(*shape[:-1], 2 * shape[-1])[..., ::2], torch.randn(4, 6)[:, 1:], torch.randn(4)]     # parts of larger tensors
+    leaves, found = [[t.detach().requires_grad_() for t in given] for _ in "ab"], []
+    for product, (x, weight, bias) in zip((models.linear, F.linear), leaves, strict=True):
+        y = product(x, weight, bias)
+        found.append([y, *torch.autograd.grad(y.sum(), (x, weight, bias), retain_graph=True),             # whose gradient is one number
+                      *torch.autograd.grad((y ** 2).sum(), (x, weight, bias))])
+        assert ("_Product" in str(y.grad_fn) or "View" in str(y.grad_fn)) == (product is models.linear)
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    x, weight, bias = leaves[0]
+    torch.testing.assert_close(models.linear(x, weight), F.linear(x, weight), rtol=1e-5, atol=1e-5)
+    frozen = torch.autograd.grad(models.linear(x, weight.detach(), bias).sum(), (x, bias))
+    torch.testing.assert_close(frozen, torch.autograd.grad(F.linear(x, weight.detach(), bias).sum(), (x, bias)))
+
+
+def test_only_large_fp32_products_go_to_onednn(monkeypatch):
+    sent = []
+    monkeypatch.setattr(models._Product, "apply", lambda x, weight, bias: sent.append(x.shape) or F.linear(x, weight, bias))
+    x, weight = torch.randn(2 ** 11, 2 ** 6), torch.randn(2 ** 5, 2 ** 6)                                  # 2 ** 22 multiply-adds
+    models.linear(x, weight)
+    assert sent == [x.shape]
+    for a, b in [(x[1:], weight), (x.double(), weight.double()), (x.bfloat16(), weight.bfloat16())]:
+        assert models.linear(a, b).dtype == a.dtype
+    with torch.autocast("cpu", torch.bfloat16):
+        assert models.linear(x, weight).dtype == torch.bfloat16
+    monkeypatch.setattr(models, "_has_onednn", lambda: False)
+    models.linear(x, weight)
+    assert sent == [x.shape]
+
+
+def test_lean_attention_is_torchs_with_its_gradients():
+    plain = nn.MultiheadAttention(12, 3, batch_first=True)
+    nn.init.normal_(plain.in_proj_bias)
+    lean = models.lean(nn.ModuleList([copy.deepcopy(plain)]))[0]
+    assert type(lean) is models._LeanAttention and lean.state_dict().keys() == plain.state_dict().keys()
+    found = []
+    for attention in (plain, lean):
+        x = torch.randn(4, 5, 12, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        y, weights = attention(x, x, x, need_weights=False)
+        assert weights is None
+        found.append([y, *torch.autograd.grad((y ** 2).sum(), (x, *attention.parameters()))])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    others = [nn.MultiheadAttention(12, 3), nn.MultiheadAttention(12, 3, dropout=0.1, batch_first=True),
+              nn.MultiheadAttention(12, 3, kdim=5, batch_first=True)]
+    assert {type(m) for m in models.lean(nn.ModuleList(others))} == {nn.MultiheadAttention}
+    assert {type(m) for m in projector("simple", 8)} == {models._LeanLinear, nn.ReLU}
 
 
 def test_only_centred_convolutions_are_lean():
@@ -258,7 +315,7 @@ def test_projectors_have_the_layers_that_their_names_say():
     assert linears("deep") == [(8, 8, True), (8, 8, True), (8, 3, True)]
     assert linears("deep", bn=True) == [(8, 8, False), (8, 8, False), (8, 3, True)]
     assert [type(m).__name__ for m in projector("dropout", 8, bn=True)] == [
-        "Linear", "BatchNorm1d", "ReLU", "Dropout", "Linear"]
+        "_LeanLinear", "BatchNorm1d", "ReLU", "Dropout", "_LeanLinear"]
     assert not any(isinstance(m, nn.BatchNorm1d) for kind in PROJECTORS for m in projector(kind, 8))
     assert projector("mlp2048", 8)(torch.randn(5, 8)).shape == (5, 128)
 

@@ -160,7 +160,12 @@ def test_the_fused_optimiser_takes_the_steps_of_its_formula_whatever_the_memory_
             else:
                 m.mul_(0.9).add_(g + 0.1 * weight)
                 weight.sub_(0.01 * m)
-        ours.step()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+            ours.step()
+        called = {event.name for event in seen.events()}
+        assert any("_fused_" in name for name in called) and "aten::clone" not in called                    # no weight is copied
+        assert all(t.shape == p.shape and t.is_contiguous(memory_format=torch.channels_last) for p in parameters if not p.is_contiguous()
+                   for t in (p, p.grad, *(t for t in ours.state[p].values() if t is not None and t.ndim)))
         ours.zero_grad()
         assert all(torch.allclose(p.double(), weight, rtol=1e-4, atol=1e-6) for p, weight in zip(parameters, expected))
 
