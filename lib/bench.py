@@ -296,7 +296,7 @@ def rivals(archs, rounds):
 
 
 def equal(found, name, ours="ours, torchvision's encoder"):
-    """How many times as fast as a rival of torchvision's convolutions ours is when it has them too, and the goal for that."""
+    """How many times as fast as a rival of torchvision's layers ours is when it has them too, and the goal for that."""
     told = ours in found and name.startswith("lightly")
     return {"with_the_same_convolutions": round(times(found, ours, name), 2) if told else "",
             "goal_with_the_same": GOALS.get(f"{name}, same convolutions", "") if told else ""}
@@ -316,7 +316,8 @@ def unfused(config, parameters):
 
 
 def tried(archs, rounds):
-    """A row per encoder and thing that was done for speed: images a second without it, and how many times as fast it makes the step."""
+    """A row per encoder and thing that was done for speed: images a second without it, and how many times as fast it makes the step. Of
+    lean layers the products are a part. Freed memory that is kept (lib/__init__.py) cannot be undone here, and helps rivals, too."""
     from lib import kernels
     rows = []
     for arch in archs:
@@ -381,7 +382,7 @@ def projectors(archs, rounds, count=4):
 def flops_of(operation, args, kwargs, out):
     """PyTorch's own count, but for the gradients of a convolution, where it forgets groups, which is a hundredfold for depthwise ones, and
     for oneDNN's products, which it does not know."""
-    if operation is torch.ops.mkldnn._linear_pointwise:
+    if str(operation) == "mkldnn._linear_pointwise":
         return 2 * args[0].numel() * len(args[1])
     if operation is torch.ops.aten.convolution_backward:
         grad, weight, (of_input, of_weight, _) = args[0], args[2], args[-1]

@@ -12,6 +12,7 @@ paper evaluates. A projector maps h to z (N, 128), which only the loss sees. Net
 "side" is that of the last feature map (of the grid of patches) for the three families in the order of the columns.
 """
 
+import platform
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models as tv
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -134,6 +136,7 @@ class _Product(torch.autograd.Function):
         return _onednn(x, weight, bias)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         x, weight = ctx.saved_tensors
         grad = grad.contiguous()
@@ -147,19 +150,25 @@ def _onednn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = N
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """F.linear, the same to rounding: x (..., I), weight (O, I) -> (..., O). On a CPU large fp32 products go to oneDNN.
+    """F.linear, the same to rounding: x (..., I), weight (O, I) -> (..., O). On an x86 CPU large fp32 products go to oneDNN.
 
-    PyTorch sends its convolutions there, but its products to MKL, which on an AMD processor is half as fast.
+    There PyTorch sends its convolutions to it, but its products to MKL, which was half as fast on the AMD EPYC of results/bench.
     """
-    if (x.device.type != "cpu" or x.numel() * len(weight) < LEAST or not x.dtype == weight.dtype == torch.float32
-            or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or not _has_onednn()):
+    if (torch.compiler.is_compiling() or x.device.type != "cpu" or x.numel() * len(weight) < LEAST
+            or not x.dtype == weight.dtype == torch.float32 or torch.is_autocast_enabled("cpu") or not has_onednn()):
         return F.linear(x, weight, bias)
-    return _Product.apply(x.flatten(0, -2), weight, bias).view(*x.shape[:-1], -1)
+    return _Product.apply(x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], -1)
+
+
+def has_onednn() -> bool:
+    """Whether large products go to oneDNN here; elsewhere they are torch's own."""
+    return torch.backends.mkldnn.enabled and _built_with_onednn()
 
 
 @lru_cache
-def _has_onednn() -> bool:
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+def _built_with_onednn() -> bool:
+    return (platform.machine() in ("x86_64", "AMD64") and torch.backends.mkldnn.is_available()
+            and hasattr(torch.ops.mkldnn, "_linear_pointwise"))
 
 
 class _LeanLinear(nn.Linear):
@@ -170,9 +179,11 @@ class _LeanLinear(nn.Linear):
 
 
 class _LeanAttention(nn.MultiheadAttention):
-    """Attention of a sequence (N, T, D) to itself, without dropout, its products by `linear`."""
+    """MultiheadAttention without dropout; on a CPU that of a sequence (N, T, D) to itself has its products by `linear`."""
 
-    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, need_weights: bool = False) -> tuple[torch.Tensor, None]:
+    def forward(self, query, key, value, **options):
+        if not query is key is value or query.device.type != "cpu" or query.ndim != 3 or options != {"need_weights": False}:
+            return super().forward(query, key, value, **options)
         packed = linear(query, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, self.num_heads, self.head_dim))
         heads = F.scaled_dot_product_attention(*packed.permute(2, 0, 3, 1, 4))
         return linear(heads.transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias), None
@@ -210,7 +221,8 @@ def lean(net: nn.Module) -> nn.Module:
     for m in net.modules():
         if type(m) is nn.Linear:
             m.__class__ = _LeanLinear
-        elif type(m) is nn.MultiheadAttention and m.batch_first and m.in_proj_weight is not None and not m.dropout:
+        elif type(m) is nn.MultiheadAttention and m.batch_first and m.in_proj_weight is not None and not (
+                m.dropout or m.add_zero_attn or m.bias_k is not None):
             m.__class__ = _LeanAttention
         elif (type(m) is nn.Conv2d and m.padding == tuple(k // 2 for k in m.kernel_size) and all(k % 2 for k in m.kernel_size)
                 and max(m.stride) <= 2 and m.dilation == (1, 1) and m.padding_mode == "zeros"):

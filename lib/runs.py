@@ -42,7 +42,7 @@ from filelock import FileLock, Timeout
 from joblib import cpu_count
 from safetensors.torch import load_file
 
-from lib import checkpoint, probe, train
+from lib import GLIBC, checkpoint, probe, train
 from lib import data as datasets
 from lib.train import PretrainConfig
 
@@ -422,6 +422,8 @@ def _forget_peak_memory(device):
     """So that peak memory is this run's, in a process that serves many; where the system does not allow it, it is the process's."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
+    if GLIBC:                                                              # what lib keeps of others' freed memory
+        ctypes.CDLL(None).malloc_trim(0)
     with suppress(OSError), open("/proc/self/clear_refs", "w") as file:
         file.write("5")
 

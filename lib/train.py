@@ -237,7 +237,7 @@ def optimizer_of(config, parameters):
         optimizer = torch.optim.SGD(parameters, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay, fused=True)
     scattered = [p for p in parameters if p.device.type == "cpu" and p.ndim == 4 and not p.is_contiguous()]
 
-    def turn(axes):
+    def turn(optimizer, axes):
         """channels_last weights and all of theirs seen as memory has them, or back: a fused step on a CPU copies what is not contiguous."""
         for p in scattered:
             grad, p.grad = p.grad, None
@@ -246,8 +246,8 @@ def optimizer_of(config, parameters):
             state = optimizer.state.get(p, {})
             state.update({name: t.permute(axes) for name, t in state.items() if t is not None and t.ndim == 4})
     if scattered:
-        optimizer.register_step_pre_hook(lambda *_: turn((0, 2, 3, 1)))
-        optimizer.register_step_post_hook(lambda *_: turn((0, 3, 1, 2)))
+        optimizer.register_step_pre_hook(lambda optimizer, *_: turn(optimizer, (0, 2, 3, 1)))
+        optimizer.register_step_post_hook(lambda optimizer, *_: turn(optimizer, (0, 3, 1, 2)))
     return optimizer
 
 

@@ -50,6 +50,7 @@ def test_flops_of_a_convolution_know_its_groups(groups, first):
     assert count.operations["convolution_backward"][0] == forward * (1 if first else 2)
 
 
+@pytest.mark.skipif(not bench.models.has_onednn(), reason="products go to oneDNN on x86 alone")
 def test_flops_of_a_product_are_the_same_by_either_library(monkeypatch):
     for least in (0, bench.math.inf):
         monkeypatch.setattr(bench.models, "LEAST", least)

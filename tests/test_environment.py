@@ -83,4 +83,4 @@ for _ in range(15):
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
     said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout
-    assert platform.libc_ver()[0] != "glibc" or sorted(map(int, said.split()))[7] < 1000   # pages of 4 KB, median; else about 6,000
+    assert platform.libc_ver()[0] != "glibc" or sorted(map(int, said.split()))[7] < 1000   # pages of 4 KB, median; else some 6,000

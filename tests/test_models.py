@@ -49,15 +49,18 @@ def toy():
 
 # --- convolutions of small images ---------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("layout, dtype", [(torch.contiguous_format, torch.float64), (torch.channels_last, torch.float64),
+                                           (torch.channels_last, torch.float32)])
 @pytest.mark.parametrize("groups", [1, 6])
 @pytest.mark.parametrize("kernel, stride", [(1, 1), (1, 2), (3, 1), (3, 2), (5, 1), (5, 2), (7, 2)])
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3), (3, 3), (4, 4), (5, 2), (8, 8)])
-def test_a_lean_convolution_is_the_plain_one_with_its_gradients(height, width, kernel, stride, groups, layout):
-    plain = nn.Conv2d(6, 6, kernel, stride, kernel // 2, groups=groups, bias=groups == 1).double().to(memory_format=layout)
+def test_a_lean_convolution_is_the_plain_one_with_its_gradients(height, width, kernel, stride, groups, layout, dtype, monkeypatch):
+    plain = nn.Conv2d(6, 6, kernel, stride, kernel // 2, groups=groups, bias=groups == 1).to(dtype=dtype, memory_format=layout)
     lean = models.lean(copy.deepcopy(plain))
     assert type(lean) is models._LeanConv2d and lean.state_dict().keys() == plain.state_dict().keys()
-    x = [torch.randn(4, 6, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_() for _ in "ab"]
+    if dtype == torch.float32:
+        monkeypatch.setattr(models, "LEAST", 0)                            # every product by oneDNN
+    x = [torch.randn(4, 6, height, width, dtype=dtype, generator=torch.Generator().manual_seed(0)).requires_grad_() for _ in "ab"]
     y = [conv(given) for conv, given in zip((plain, lean), x)]
     assert y[0].shape == y[1].shape
     for out in y:
@@ -65,7 +68,7 @@ def test_a_lean_convolution_is_the_plain_one_with_its_gradients(height, width, k
     if groups == 1 and layout == torch.channels_last:
         assert lean.weight.grad.stride() == lean.weight.stride()             # else the optimiser would see a transposed copy
     for a, b in [y, [given.grad for given in x], *([p.grad, q.grad] for p, q in zip(plain.parameters(), lean.parameters(), strict=True))]:
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(a, b, rtol=1e-12 if dtype == torch.float64 else 1e-3, atol=1e-12 if dtype == torch.float64 else 1e-4)
 
 
 def test_a_lean_convolution_takes_what_the_plain_one_takes_and_gives_its_dtype():
@@ -112,24 +115,37 @@ def test_lean_convolutions_do_less_work_on_small_images_and_the_same_on_large_on
         assert most > 0.01 and (lean[size][1] - plain[size][1]).abs().max() < 1e-3 * most
 
 
-@pytest.mark.parametrize("shape", [(7, 5), (2, 3, 5)])
+HERE = pytest.mark.skipif(not models.has_onednn(), reason="products go to oneDNN on x86 alone")
+
+
+@HERE
+@pytest.mark.parametrize("shape", [(7, 5), (2, 3, 5), (5,)])
 def test_a_product_by_onednn_is_the_plain_one_with_its_gradients(shape, monkeypatch):
     monkeypatch.setattr(models, "LEAST", 0)
+    onednn = models._onednn
     given = [torch.randn(*shape[:-1], 2 * shape[-1])[..., ::2], torch.randn(4, 6)[:, 1:], torch.randn(4)]     # parts of larger tensors
     leaves, found = [[t.detach().requires_grad_() for t in given] for _ in "ab"], []
     for product, (x, weight, bias) in zip((models.linear, F.linear), leaves, strict=True):
         y = product(x, weight, bias)
         found.append([y, *torch.autograd.grad(y.sum(), (x, weight, bias), retain_graph=True),             # whose gradient is one number
                       *torch.autograd.grad((y ** 2).sum(), (x, weight, bias))])
-        assert ("_Product" in str(y.grad_fn) or "View" in str(y.grad_fn)) == (product is models.linear)
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
     x, weight, bias = leaves[0]
-    torch.testing.assert_close(models.linear(x, weight), F.linear(x, weight), rtol=1e-5, atol=1e-5)
+    without = [torch.autograd.grad((product(x, weight) ** 2).sum(), (x, weight)) for product in (models.linear, F.linear)]
+    torch.testing.assert_close(*without, rtol=1e-5, atol=1e-5)
+    sent = []
+    monkeypatch.setattr(models, "_onednn", lambda *args: sent.append(1) or onednn(*args))
+    torch.autograd.grad(models.linear(x, weight, bias).sum(), (x, weight, bias))
+    assert len(sent) == 3                                                                                  # forward, both gradients
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first, = torch.autograd.grad((models.linear(x, weight, bias) ** 2).sum(), x, create_graph=True)
+        first.sum().backward()
     frozen = torch.autograd.grad(models.linear(x, weight.detach(), bias).sum(), (x, bias))
     torch.testing.assert_close(frozen, torch.autograd.grad(F.linear(x, weight.detach(), bias).sum(), (x, bias)))
 
 
+@HERE
 def test_only_large_fp32_products_go_to_onednn(monkeypatch):
     sent = []
     monkeypatch.setattr(models._Product, "apply", lambda x, weight, bias: sent.append(x.shape) or F.linear(x, weight, bias))
@@ -140,12 +156,14 @@ def test_only_large_fp32_products_go_to_onednn(monkeypatch):
         assert models.linear(a, b).dtype == a.dtype
     with torch.autocast("cpu", torch.bfloat16):
         assert models.linear(x, weight).dtype == torch.bfloat16
-    monkeypatch.setattr(models, "_has_onednn", lambda: False)
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
     models.linear(x, weight)
     assert sent == [x.shape]
 
 
-def test_lean_attention_is_torchs_with_its_gradients():
+@pytest.mark.parametrize("least", [0, math.inf])
+def test_lean_attention_is_torchs_with_its_gradients(least, monkeypatch):
+    monkeypatch.setattr(models, "LEAST", least)
     plain = nn.MultiheadAttention(12, 3, batch_first=True)
     nn.init.normal_(plain.in_proj_bias)
     lean = models.lean(nn.ModuleList([copy.deepcopy(plain)]))[0]
@@ -158,7 +176,13 @@ def test_lean_attention_is_torchs_with_its_gradients():
         found.append([y, *torch.autograd.grad((y ** 2).sum(), (x, *attention.parameters()))])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        for other, options in ((x + 1, {"need_weights": False}), (x, {}), (x, {"need_weights": False, "attn_mask": torch.eye(5).bool()})):
+            for a, b in zip(plain(x, other, other, **options), lean(x, other, other, **options), strict=True):
+                torch.testing.assert_close(a, b)                           # to others, with weights, masked
     others = [nn.MultiheadAttention(12, 3), nn.MultiheadAttention(12, 3, dropout=0.1, batch_first=True),
+              nn.MultiheadAttention(12, 3, add_bias_kv=True, batch_first=True),
+              nn.MultiheadAttention(12, 3, add_zero_attn=True, batch_first=True),
               nn.MultiheadAttention(12, 3, kdim=5, batch_first=True)]
     assert {type(m) for m in models.lean(nn.ModuleList(others))} == {nn.MultiheadAttention}
     assert {type(m) for m in projector("simple", 8)} == {models._LeanLinear, nn.ReLU}
