@@ -22,7 +22,7 @@ PURITY_MARGIN = 0.03  # "locally as pure": homogeneity at FINEST clusters a clas
 FINEST = PER_CLASS[-1]  # clusters a class at which local purity is compared
 MATCHED = 2         # clusters a class at which the reference's homogeneity is the one that completeness is compared at
 CEILING = 0.98      # both sides above: the pretext task cannot tell memory from skill
-UNITS = {"points": 100, "points per doubling of width": 100, "distance²": 1, "reduction of distance²": 1,
+UNITS = {"points": 100, "points per doubling of width": 100, "distance²": 1, "closeness (−distance²)": 1,
          "of uniformity": 1}   # unit of an effect -> its factor
 NOT_LEARNED, NOT_SOLVED = "not learned", "the task is not learned well enough to overfit"
 BOUND = "overstated, since some curve ends before the purity to compare at"
@@ -50,8 +50,8 @@ def interval(values, image_variance=0.0):
 
 
 def clauses(rule):
-    """A rule of decision as a list of sentences: its parts between semicolons, but for those in brackets."""
-    return [f"{part[0].upper()}{part[1:]}." for part in re.split(r"; (?![^()]*\))", rule)]
+    """A rule of decision as a list of sentences: its parts between semicolons, but for those in brackets and those that say where."""
+    return [f"{part[0].upper()}{part[1:]}." for part in re.split(r"; (?!on |[^()]*\))", rule)]
 
 
 def detectable(half, df):
@@ -234,7 +234,7 @@ CLAIMS.append(Claim("improved_gathers_paper",
                     "paper, fig. 1 and observation (ii); its code's figures speak against it on four of five",
                     "the paper's four remedies together: intra-class alignment of raw features of held-out originals, the baseline's minus "
                     "this arm's, otherwise as improved_helps; an association: no cause is claimed; all five encoders: one that contradicts "
-                    "refutes", "reduction of distance²", "08_improved_baselines"))
+                    "refutes", "closeness (−distance²)", "08_improved_baselines"))
 BY_NAME = {claim.name: claim for claim in CLAIMS}
 ENCODERS_OF = {f"{r.name}_{measure}": r.encoders for r in REMEDIES for measure in ("helps", "gathers", "gathers_paper")}
 OBSERVATIONS = ("pretext_learned", "no_overfitting", "over_clustered_paper", "over_clustered_centred", "over_clustered")

@@ -37,8 +37,8 @@ SUPERVISED = "supervised, same recipe"    # as plots.ARM_LABELS, which is not im
 FIGURE = ("Rows of intervals per encoder: kNN accuracy trained and untrained, pretext accuracy on train minus held-out, completeness at "
           "equal purity")
 QUESTION = ("Can small networks learn by contrastive self-supervision without a large teacher, and what stops them? Shi et al. "
-            "(AAAI 2022) answer that they complete the pretext task without overfitting but over-cluster: they split every class "
-            "into small pure groups instead of gathering it.")
+            "([AAAI 2022](https://doi.org/10.1609/aaai.v36i2.20120)) answer that they complete the pretext task without overfitting but "
+            "over-cluster: they split every class into small pure groups instead of gathering it.")
 STUDY = ("This study trains the paper's five small encoders and a large reference with MoCo v2, measures both observations, and "
          "ends each claim in a verdict that follows from a 95 % interval by a rule fixed before the runs.")
 KIND = {"textures": "drawn grey patterns of 32 pixels, whose factors are known", "cifar10": "photographs of 32 pixels (CIFAR-10)",
@@ -52,6 +52,8 @@ WORDS = {
     "kNN, linear probe": "accuracy on held-out images of the nearest neighbours' classes, and of a linear classifier on frozen features",
     "purity (homogeneity), completeness": "of k-means clusters: whether a cluster holds one class, whether a class lies in one cluster; 1 "
                                           "is best. To over-cluster is to be as pure as the large encoder, and less complete",
+    "at equal purity": "an encoder is compared at the purity that the large one has with two clusters a class, a remedy at that of its own "
+                       "baseline",
     "intra-class distance², uniformity": "mean squared distance of two images of a class, features of unit length; logarithm of the mean "
                                          "of exp(−2 distance²) over pairs of images, the lower the more evenly spread",
     "supported, contradicted, undecided": "the 95 % interval over seeds lies wholly on the claim's side, wholly on the other, or neither; "
@@ -442,8 +444,13 @@ div.dt-layout-table { overflow-x: auto; }
 details { margin: 0.5em 0; } summary { cursor: pointer; }
 div.cell div.highlight pre { font-size: 0.78rem; } div.cell_output pre { font-size: 0.78rem; white-space: pre-wrap; }
 .headline { background: #fff; } .cell_output img { max-width: 100%; height: auto; background: #fff; }
+@media (prefers-color-scheme: dark) { body:not([data-theme="light"]) :is(.headline, img.lines, .curves svg) { filter: DARK; } }
+body[data-theme="dark"] :is(.headline, img.lines, .curves svg) { filter: DARK; }
+div.cell details.hide { margin: 0; border: 0; box-shadow: none; } div.cell details.hide > summary p.admonition-title { font-size: 0.8rem;
+  margin: 0; padding: 0.2em 0; background: none; color: var(--color-foreground-secondary); }
+div.cell details.hide > summary p.admonition-title::before { display: none; }
 .math-display { overflow-x: auto; margin: 1em 0; text-align: center; }
-"""
+""".replace("DARK", "invert(0.93) hue-rotate(180deg)")      # white figures dark, hues kept
 
 
 def index_page(t, rows, profiles, mine, pages, note="", drawn=""):
@@ -478,7 +485,7 @@ def index_page(t, rows, profiles, mine, pages, note="", drawn=""):
 
 
 def readable(notebook, name):
-    """An executed notebook as a page: figures described by the prose before them, progress bars gone, its origin said."""
+    """An executed notebook as a page: code folded, figures described by the prose before them, progress bars gone, its origin said."""
     notebook["metadata"].pop("widgets", None)
     prose, first = "", True
     for cell in notebook["cells"]:
@@ -498,7 +505,10 @@ def readable(notebook, name):
                 if "text/html" in o.get("data", {}):                       # an interval stays on one line
                     drawn = "".join(o["data"]["text/html"])
                     o["data"]["text/html"] = re.sub(r"([\[(][−+]?[\d.]+,) (?=[−+]?[\d.]+[\])])", "\\1\u00a0", drawn)
-            cell["metadata"]["mystnb"] = {"image": {"alt": prose[:300] or f"figure of {name}"}}
+            figures = ["".join(o["data"]["image/svg+xml"]) for o in cell["outputs"] if "image/svg+xml" in o.get("data", {})]
+            lines = figures and not any("<image" in svg for svg in figures)      # no photographs, whose dark side is not theirs
+            cell["metadata"]["mystnb"] = {"image": {"alt": prose[:300] or f"figure of {name}"} | ({"classes": "lines"} if lines else {})}
+            cell["metadata"]["tags"] = [*cell["metadata"].get("tags", []), "hide-input"]
     return notebook
 
 
@@ -584,6 +594,7 @@ def build(t, rows, profiles, mine, notebooks, report=REPORT, note="", store=runs
         "html_show_sourcelink": False, "html_copy_source": False, "html_show_copyright": False, "html_show_search_summary": False,
         "html_domain_indices": False, "html_use_index": False, "html_theme_options": {"navigation_with_keys": True},
         "nb_execution_mode": "off", "nb_ipywidgets_js": {}, "nb_merge_streams": True,
+        "nb_code_prompt_show": "Show the code", "nb_code_prompt_hide": "Hide the code",
         "myst_enable_extensions": ["dollarmath", "amsmath"], "suppress_warnings": ["mystnb.unknown_mime_type", "myst.header"]}
     with patch_docutils(), docutils_namespace():
         app = Sphinx(source, None, aside / "html", aside / "doctrees", "html", confoverrides=settings, status=None, freshenv=True)
@@ -641,8 +652,8 @@ def markdown(rows):
 
 
 def readme_results(t):
-    """The README's result section from the committed runs: what is decided, the figure, every verdict, folded, what to bear in mind, then
-    each profile's headline table."""
+    """The README's result section from the committed runs: the paper's questions answered, the figure, each profile's headline table, then
+    folded what is decided, what to bear in mind and every verdict."""
     profiles = [p for p in studies.COMMITTED if len(t) and (t.profile == p).any()]
     if not profiles:
         return "No committed profile has runs yet: every claim is *not tested*."
@@ -656,20 +667,22 @@ def readme_results(t):
         if len(tested) < len(claims.CLAIMS) else ""
     brief = [f"The paper's questions, answered on `{p}`:\n\n" + "\n".join(f"- **{question}** {answer}" for question, answer in asked)
              for p in profiles if (asked := answers(t, everything, p))]
+    decisions = []
     for p in profiles:
         counts, decided, alone = short(everything, p)
         lines = "".join(f"\n- {MARK[v]} **{v}** {words}" for v, words in decided)
-        brief.append(f"**`{p}` in short**, {counts}" + ("\n" + lines if lines else ""))
-        brief.append(f"{ALONE}\n" + "".join(f"\n- {words}" for words in alone) if alone else "")
-    caveats = [sentence for p in profiles for sentence in [*pending(t, p), *claims.caveats(t, p),
-                                               *claims.of_mixing(everything[everything.profile == p])]]
-    caveats = "To bear in mind:\n\n" + "\n".join(f"- {sentence}" for sentence in caveats) if caveats else ""
+        decisions.append(f"**`{p}` in short**, {counts}" + ("\n" + lines if lines else ""))
+        decisions.append(f"{ALONE}\n" + "".join(f"\n- {words}" for words in alone) if alone else "")
+    caveats = "\n".join(f"- {sentence}" for p in profiles for sentence in [
+        *pending(t, p), *claims.caveats(t, p), *claims.of_mixing(everything[everything.profile == p])])
     tables = [f"`{p}`, percent on held-out images, mean ± half the 95 % interval over seeds (paper: ImageNet, 200 epochs; supervised by "
               f"the same recipe, one seed: a lower bound of the ceiling):\n\n{markdown(headline(t, p))}" for p in profiles]
     drawn = (f"![{FIGURE}](results/figure.svg)\n\n"
              f"The committed runs of `{profiles[0]}`: each dot is a seed, each bar a 95 % interval.")
-    shown = f"<details>\n<summary>Every claim's verdict and interval</summary>\n\n{markdown(verdicts)}\n\n</details>" if tested else ""
-    return "\n\n".join(part for part in (*brief, drawn, shown, lacking, caveats, *tables) if part)
+    folded = "\n\n".join(f"<details>\n<summary>{summary}</summary>\n\n{block}\n\n</details>" for summary, block in {
+        "What is decided": "\n\n".join(part for part in decisions if part), "To bear in mind": caveats,
+        "Every claim's verdict and interval": markdown(verdicts) if tested else ""}.items() if block)
+    return "\n\n".join(part for part in (*brief, drawn, *tables, folded, lacking) if part)
 
 
 def readme_speed(folder=None):
@@ -694,7 +707,7 @@ def readme_speed(folder=None):
         goal = f" (goal {goals[name]:g})" if goals[name] > 0 else ""
         rows[f"ours, times as fast as: {name}{goal}"] = lambda a, name=name: f"{faster[name][a]:.1f}"
         if goals_equal[name] > 0:
-            rows[f"the same with torchvision's convolutions on both sides (goal {goals_equal[name]:g})"] = (
+            rows[f"the same with torchvision's layers on both sides (goal {goals_equal[name]:g})"] = (
                 lambda a, name=name: f"{equal[name][a]:.1f}")
         if (bare := faster.get(f"{name}, bare step")) is not None:
             rows[f"{name} on a constant batch, times as fast as {name}: what the best of pipelines would give it"] = (

@@ -923,3 +923,8 @@ def test_every_rule_was_committed_before_the_runs_that_it_judges():
         for commit, files in judged[claim.name in REMEDY].items():          # the baseline alone gives no remedy away
             assert git("merge-base", "--is-ancestor", rule, commit) is not None, \
                 f"{claim.name}: its rule ({rule[:7]}) was committed after {files[0]} was trained ({commit[:7]})"
+
+
+def test_where_an_arm_is_judged_is_part_of_its_sentence():
+    first, *others = claims.clauses(claims.BY_NAME["augmentation_helps"].rule)
+    assert "; on textures, which are grey, judged on textures:tint=0.5" in first and others[0].startswith("Supported if")

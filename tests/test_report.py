@@ -125,6 +125,27 @@ def test_every_figure_is_there_as_svg_and_what_it_is_drawn_from_as_csv(site):
     assert set(history.run) == set(table.run) and table.knn_test.notna().all() and {"take/quick-runs.csv"} < set(page.links)
 
 
+def test_code_is_folded_and_shown_on_demand(site, page):
+    page.goto(f"file://{site}/01_pretext_fitting.html")
+    code = page.locator("div.cell_input").last
+    assert not code.is_visible() and page.locator("div.cell_output img").is_visible()
+    page.get_by_text("Show the code").last.click()
+    assert code.is_visible() and "plt.plot" in code.inner_text()
+
+
+def test_line_drawings_turn_dark_with_the_page_and_photographs_do_not(site, browser):
+    for scheme, turned in (("light", "none"), ("dark", "invert(0.93) hue-rotate(180deg)")):
+        page = browser.new_page(color_scheme=scheme)
+        for name, part in (("01_pretext_fitting", "img.lines"), ("index", "img.headline")):
+            page.goto(f"file://{site}/{name}.html")
+            assert page.locator(part).evaluate("image => getComputedStyle(image).filter") == turned
+        page.close()
+    for drawn, lines in (("<svg><path/></svg>", True), ("<svg><path/><image/></svg>", False)):
+        cell = nbformat.v4.new_code_cell("", outputs=[nbformat.v4.new_output("display_data", {"image/svg+xml": drawn})])
+        made = report.readable(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A"), cell]), "n")
+        assert ("classes" in made.cells[1].metadata.mystnb["image"]) == lines
+
+
 def test_mathematics_is_in_the_page_itself(site):
     page = Page(site / "01_pretext_fitting.html")
     assert page.tags.count("math") >= 2 and {"mfrac", "msubsup"} <= set(page.tags)
@@ -536,7 +557,9 @@ def test_the_readme_shows_the_figure_when_there_are_runs_to_draw(tmp_path):
     lacking = [c.name for c in claims.CLAIMS if f"{c.statement} ({c.source})" not in shown]
     assert f"{len(lacking)} of {len(claims.CLAIMS)} claims are *not tested*" in shown
     counts, decided, alone = report.short(report.ledger(t, ["textures"]), "textures")
-    assert shown.startswith(f"**`textures` in short**, {counts}\n")
+    assert f"<summary>What is decided</summary>\n\n**`textures` in short**, {counts}\n" in shown
+    parts = ["](results/figure.svg)", "| encoder |", "What is decided", "To bear in mind", "Every claim's verdict"]
+    assert sorted(parts, key=shown.index) == parts and shown.count("<details>") == shown.count("</details>") == 3
     said = [*(f"- {report.MARK[v]} **{v}** {words}\n" for v, words in decided), *(f"- {words}\n" for words in alone)]
     assert said and all(words in shown for words in said)
     assert "](results/figure.svg)" in shown and "runs of `textures`" in shown and "a lower bound of the ceiling" in shown
@@ -566,7 +589,7 @@ def test_the_readmes_section_on_speed_has_a_column_per_encoder_or_says_what_is_l
     shown = report.readme_speed(tmp_path)
     assert "| measured | MobileNetV3-Small | ResNet-18 |" in shown and "| 1,200 | 1,201 |" in shown
     assert "(goal 95%) | 87% | 97% |" in shown and "ours, bare step" not in shown and "lightly, bare" not in shown
-    assert "times as fast as: lightly (goal 3) | 3.0 | 4.0 |" in shown and "convolutions on both sides (goal 2) | 1.5 | 1.5 |" in shown
+    assert "times as fast as: lightly (goal 3) | 3.0 | 4.0 |" in shown and "layers on both sides (goal 2) | 1.5 | 1.5 |" in shown
     assert "at 0123456 on a machine" in shown
     assert "as fast as: torchvision | 2.0 | 3.0 |" in shown and "the best of pipelines would give it | 6.1 | 2.7 |" in shown
 
