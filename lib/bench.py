@@ -12,10 +12,10 @@
     evaluation    seconds and peak memory of what is computed once per run, likewise
 
 A row per measurement, in results/mine/bench/<item>.csv; ours are in results/bench. Alternatives are measured in turns; a rate is the median
-of the rounds, a ratio the median of the ratios within a round, so that it survives a machine that is not idle; scaling and evaluation are
-measured once. `limits` holds the best round of the step against the machine's best. Rates are images a second of wall time on all cores,
-except for `switches` and `projectors`: there, on a CPU, of processor time on one thread. A source image counts once,
-though it gives two views.
+of the rounds, a ratio the median of the ratios within a round, which suffers less from a machine that is not idle; scaling and
+evaluation are measured once. `limits` holds the best round of the step against the machine's best. Rates are images a second of wall
+time on all cores, except for `switches` and `projectors`: there, on a CPU, of processor time on one thread. A source image counts
+once, though it gives two views.
 """
 import argparse
 import itertools

@@ -22,7 +22,7 @@ PURITY_MARGIN = 0.03  # "locally as pure": homogeneity at FINEST clusters a clas
 FINEST = PER_CLASS[-1]  # clusters a class at which local purity is compared
 MATCHED = 2         # clusters a class at which the reference's homogeneity is the one that completeness is compared at
 CEILING = 0.98      # both sides above: the pretext task cannot tell memory from skill
-UNITS = {"points": 100, "points per doubling of width": 100, "distance²": 1, "closeness (−distance²)": 1,
+UNITS = {"points": 100, "points per doubling of width": 100, "distance²": 1, "closeness": 1,
          "of uniformity": 1}   # unit of an effect -> its factor
 NOT_LEARNED, NOT_SOLVED = "not learned", "the task is not learned well enough to overfit"
 BOUND = "overstated, since some curve ends before the purity to compare at"
@@ -234,7 +234,7 @@ CLAIMS.append(Claim("improved_gathers_paper",
                     "paper, fig. 1 and observation (ii); its code's figures speak against it on four of five",
                     "the paper's four remedies together: intra-class alignment of raw features of held-out originals, the baseline's minus "
                     "this arm's, otherwise as improved_helps; an association: no cause is claimed; all five encoders: one that contradicts "
-                    "refutes", "closeness (−distance²)", "08_improved_baselines"))
+                    "refutes", "closeness", "08_improved_baselines"))
 BY_NAME = {claim.name: claim for claim in CLAIMS}
 ENCODERS_OF = {f"{r.name}_{measure}": r.encoders for r in REMEDIES for measure in ("helps", "gathers", "gathers_paper")}
 OBSERVATIONS = ("pretext_learned", "no_overfitting", "over_clustered_paper", "over_clustered_centred", "over_clustered")

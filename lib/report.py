@@ -55,7 +55,8 @@ WORDS = {
     "at equal purity": "an encoder is compared at the purity that the large one has with two clusters a class, a remedy at that of its own "
                        "baseline",
     "intra-class distance², uniformity": "mean squared distance of two images of a class, features of unit length; logarithm of the mean "
-                                         "of exp(−2 distance²) over pairs of images, the lower the more evenly spread",
+                                         "of exp(−2 distance²) over pairs of images, the lower the more evenly spread; closeness is "
+                                         "minus the former",
     "supported, contradicted, undecided": "the 95 % interval over seeds lies wholly on the claim's side, wholly on the other, or neither; "
                                           "undecided too where the rule asks for more, such as an encoder that has learned",
     "SEED": "distillation without labels: a small encoder learns a large one's similarities; a start by SEED has a teacher"}
@@ -715,8 +716,8 @@ def readme_speed(folder=None):
     made, commits = steps.iloc[0], dict.fromkeys(table.commit.iloc[0][:7] for table in found.values())
     drawn = pd.DataFrame([{"measured": what} | {models.ENCODERS[a].label: told(a) for a in steps.index} for what, told in rows.items()])
     return (f"{markdown(drawn)}\n\nMeasured by `make bench` at {' and '.join(commits)} on {made.device}, {made.cores} cores, torch "
-            f"{made.torch}, in turns, so that the ratios hold where the rates do not. Tables in [results/bench](results/bench): "
-            f"{', '.join(sorted(path.stem for path in folder.glob('*.csv')))}"
+            f"{made.torch}, in turns, so that other load on the machine moves ratios less than rates; move them it does. Tables in "
+            f"[results/bench](results/bench): {', '.join(sorted(path.stem for path in folder.glob('*.csv')))}"
             + (f"; outstanding: {' and '.join(lacking)}." if lacking else "."))
 
 
