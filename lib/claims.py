@@ -325,7 +325,7 @@ def by_chance(rows):
     if not each:
         return ""
     p = [2 * stats.t.sf(abs(row.effect) * 2 * stats.t.ppf(0.975, row.n - 1) / max(row.high - row.low, 1e-12), row.n - 1) for row in each]
-    kept = [f"{BY_NAME[name].statement} ({models.ENCODERS[arch].label} {effect(row)[0]})"
+    kept = [f"{row.verdict}, {BY_NAME[name].statement} ({models.ENCODERS[arch].label} {effect(row)[0]})"
             for row, q in zip(each, stats.false_discovery_control(p)) for name, _, arch in [row.claim.partition("/")] if q <= 0.05]
     stand = (f"; {len(kept) or 'none'} of them stand{'s' * (len(kept) < 2)} after a correction for their number (Benjamini-Hochberg, 5 %)"
              f"{': ' * bool(kept)}{'; '.join(kept)}")

@@ -61,6 +61,10 @@ WORDS = {
                                           "undecided too where the rule asks for more, such as an encoder that has learned",
     "SEED": "distillation without labels: a small encoder learns a large one's similarities; a start by SEED has a teacher"}
 
+LEGEND = ("Of a claim about all encoders the least favourable encoder is shown, with its interval. Supported needs every encoder, "
+          "contradicted one, uncorrected; ✓ supported, ✗ contradicted, ? undecided. The rules: [results/claims.csv](results/claims.csv), "
+          "column `test`.")
+
 
 # ---- notebooks in batch ----
 
@@ -284,13 +288,20 @@ def short_html(t, rows, profiles):
     out = []
     for profile in profiles:
         asked = "".join(f"<dt>{text(question)}</dt><dd>{text(answer)}</dd>" for question, answer in answers(t, rows, profile))
-        out.append(f"<p>The paper's questions, answered on <code>{text(profile)}</code>:</p><dl>{asked}</dl>" if asked else "")
+        out.append(f"<p>The paper's questions, answered on <code>{text(profile)}</code>{text(of_what(t, profile))}:</p><dl>{asked}</dl>"
+                   if asked else "")
     for profile in profiles:
         counts, decided, alone = short(rows, profile)
         lines = [f'<li><span class="verdict {v}">{MARK[v]} {v}</span> {text(words)}</li>' for v, words in decided]
         out.append(f"<p><code>{text(profile)}</code>, {text(counts)}</p>" + (f"<ul>{''.join(lines)}</ul>" if lines else ""))
         out.append(f"<p>{ALONE}</p><ul>{''.join(f'<li>{text(words)}</li>' for words in alone)}</ul>" if alone else "")
     return "".join(out)
+
+
+def of_what(t, profile):
+    """What a profile's images are, in brackets; "" for data that have no words."""
+    data = claims.baseline(t[t.profile == profile]).data
+    return f" ({KIND[data.iloc[0]]})" if len(data) and data.iloc[0] in KIND else ""
 
 
 def pending(t, profile, data=None, archs=None):
@@ -666,7 +677,8 @@ def readme_results(t):
         for r in rows[(rows.claim == c.name) & (rows.profile == p)].itertuples()} for c in claims.CLAIMS if c.name in tested])
     lacking = f"{len(claims.CLAIMS) - len(tested)} of {len(claims.CLAIMS)} claims are *not tested* on any encoder yet, for want of runs." \
         if len(tested) < len(claims.CLAIMS) else ""
-    brief = [f"The paper's questions, answered on `{p}`:\n\n" + "\n".join(f"- **{question}** {answer}" for question, answer in asked)
+    brief = [f"The paper's questions, answered on `{p}`{of_what(t, p)}:\n\n"
+             + "\n".join(f"- **{question}** {answer}" for question, answer in asked)
              for p in profiles if (asked := answers(t, everything, p))]
     decisions = []
     for p in profiles:
@@ -682,7 +694,8 @@ def readme_results(t):
              f"The committed runs of `{profiles[0]}`: each dot is a seed, each bar a 95 % interval.")
     folded = "\n\n".join(f"<details>\n<summary>{summary}</summary>\n\n{block}\n\n</details>" for summary, block in {
         "What is decided": "\n\n".join(part for part in decisions if part), "To bear in mind": caveats,
-        "Every claim's verdict and interval": markdown(verdicts) if tested else ""}.items() if block)
+        "Every claim's verdict and interval": f"{LEGEND}\n\n{markdown(verdicts)}" if tested else "",
+        "Words": "\n".join(f"- **{word}**: {meaning}" for word, meaning in WORDS.items())}.items() if block)
     return "\n\n".join(part for part in (*brief, drawn, *tables, folded, lacking) if part)
 
 
@@ -698,7 +711,7 @@ def readme_speed(folder=None):
             f"share of the bare model step's rate, median over rounds (goal {steps.goal.iloc[0]:.0%})": lambda a: f"{steps.ratio[a]:.0%}"}
     if "limits" in found:
         share = found["limits"].share_of_limit
-        rows["bare step, of the rate that one large product or copy sets here"] = lambda a: f"{share[a]:.0%}"
+        rows["bare step, share of this machine's limit (its rate of one large product or copy)"] = lambda a: f"{share[a]:.0%}"
     rivals = found.get("rivals", pd.DataFrame(columns=["pipeline", "goal", "with_the_same_convolutions", "goal_with_the_same"]))
     faster = {name: part.ours_is_times_as_fast for name, part in rivals.groupby("pipeline", sort=False)}
     goals = rivals.groupby("pipeline").goal.first()
@@ -711,12 +724,12 @@ def readme_speed(folder=None):
             rows[f"the same with torchvision's layers on both sides (goal {goals_equal[name]:g})"] = (
                 lambda a, name=name: f"{equal[name][a]:.1f}")
         if (bare := faster.get(f"{name}, bare step")) is not None:
-            rows[f"{name} on a constant batch, times as fast as {name}: what the best of pipelines would give it"] = (
+            rows[f"{name} on a constant batch, times as fast as {name}: the most that a pipeline could give"] = (
                 lambda a, name=name, bare=bare: f"{faster[name][a] / bare[a]:.1f}")
     made, commits = steps.iloc[0], dict.fromkeys(table.commit.iloc[0][:7] for table in found.values())
     drawn = pd.DataFrame([{"measured": what} | {models.ENCODERS[a].label: told(a) for a in steps.index} for what, told in rows.items()])
     return (f"{markdown(drawn)}\n\nMeasured by `make bench` at {' and '.join(commits)} on {made.device}, {made.cores} cores, torch "
-            f"{made.torch}, in turns, so that other load on the machine moves ratios less than rates; move them it does. Tables in "
+            f"{made.torch}, in turns, so that other load on the machine moves ratios less than rates. Tables in "
             f"[results/bench](results/bench): {', '.join(sorted(path.stem for path in folder.glob('*.csv')))}"
             + (f"; outstanding: {' and '.join(lacking)}." if lacking else "."))
 

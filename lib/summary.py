@@ -137,8 +137,9 @@ def answers(t, rows, profile):
     near = [f"{label[a]} ({linear[a]:.1%})" for a in models.SMALL if lacks.get(a, np.inf) < claims.HEADROOM]
     far = [f"{label[a]} ({linear[a]:.1%}, {100 * lacks[a]:.0f} points less)" for a in models.SMALL if lacks.get(a, 0) >= claims.HEADROOM]
     found = [("Do small encoders learn without a teacher?",
-              f"Linear accuracy comes within {100 * claims.HEADROOM:g} points of the same encoder trained with labels on {_listed(near)}, "
-              f"and does not on {_listed(far)}. The large {label[models.LARGE]} reaches {linear[models.LARGE]:.1%}.")]
+              f"Linear accuracy comes within {100 * claims.HEADROOM:g} points of the same encoder trained with labels on "
+              f"{', '.join(near) or _listed([])}, and does not on {', '.join(far) or _listed([])}. "
+              f"The large {label[models.LARGE]} reaches {linear[models.LARGE]:.1%}.")]
     pixels = t[t.arch == "pixels"].instdisc_dsd_top1_test.mean()
     little = " Where it is hardly learned, neither can show." if on("no_overfitting", claims.UNDECIDED) != _listed([]) else ""
     found.append(("Do they complete the pretext task, without overfitting?",
@@ -146,16 +147,24 @@ def answers(t, rows, profile):
                   + ("" if np.isnan(pixels) else f" (raw pixels have {pixels:.1%})")
                   + f". That they do not overfit is shown on {on('no_overfitting')}, that they do on "
                   f"{on('no_overfitting', claims.CONTRADICTED)}.{little}"))
-    found.append(("Do they over-cluster?", f"By the paper's pair of measures {on('over_clustered_paper')}; by the same pair on centred "
-                  f"features {on('over_clustered_centred')}; by clusters counted directly {on('over_clustered')}."))
-    for claim, question in (("improved_helps", "Do the paper's four remedies together help?"),
+    against = {claim: on(claim, claims.CONTRADICTED) for claim in ("over_clustered_paper", "over_clustered_centred", "over_clustered")}
+    but = {claim: "" if names == _listed([]) else f" (contradicted on {names})" for claim, names in against.items()}
+    rest = "" if (names := on("over_clustered", claims.UNDECIDED)) == _listed([]) else f", undecided on {names}"
+    found.append(("Do they over-cluster?", f"By the paper's pair of measures {on('over_clustered_paper')}{but['over_clustered_paper']}; by "
+                  f"the same pair on centred features {on('over_clustered_centred')}{but['over_clustered_centred']}; by clusters counted "
+                  f"directly {on('over_clustered')}{but['over_clustered']}{rest}."))
+    four = "(temperature, augmentation, projector, SEED start)"
+    for claim, question in (("improved_helps", f"Do the paper's four remedies together {four} help?"),
                             ("improved_no_teacher_helps", "And without the distilled start?")):
         gains = [f"{name} {claims.effect(r)[0].removesuffix(' points')}" for name, r in of_encoders(rows, claim, profile) if is_judged(r)]
-        found += [(question, f"Gains of linear accuracy in points: {', '.join(gains)}. Shown, by an interval above 0, on {on(claim)}.")
-                  ] if gains else []
+        rest = "".join(f"; {verdict} on {names}" for verdict in (claims.CONTRADICTED, claims.UNDECIDED)
+                       if (names := on(claim, verdict)) != _listed([]))
+        found += [(question, f"Gains of linear accuracy in points: {', '.join(gains)}. Shown, by an interval above 0, on "
+                             f"{on(claim)}{rest}.")] if gains else []
     if longer := _twice_as_long(t, arms):
         each = ", ".join(f"{label[a]} {100 * gain:+.1f} ({n} seed{'s' * (n > 1)})" for a, gain, n in longer).replace(" -", " −")
-        found.append(("Or do they only need longer?", f"Twice the epochs of the baseline gain, in points of linear accuracy: {each}."))
+        found.append(("Or do they only need longer?", f"Twice the epochs of the baseline gain, in points of linear accuracy: {each}. Not "
+                      "judged."))
     return found
 
 
@@ -171,4 +180,5 @@ def _twice_as_long(t, arms):
 
 
 def _listed(some):
-    return ", ".join(some) or "none of the five"
+    some = list(some)
+    return "all five" if len(some) == len(models.SMALL) else ", ".join(some) or "none of the five"

@@ -513,7 +513,8 @@ def test_a_correlation_and_its_interval_are_scipys():
 def test_how_many_intervals_exclude_0_by_chance_and_after_a_correction_for_their_number():
     def row(claim, values):
         effect, low, high = claims.interval(values)
-        return {"claim": claim, "effect": effect, "low": low, "high": high, "n": len(values), "test": ""}
+        return {"claim": claim, "effect": effect, "low": low, "high": high, "n": len(values), "test": "",
+                "verdict": claims.above(low, high)}
     sure, chance = [0.10, 0.1001, 0.0999, 0.1], [0.02, 0.03, 0.005, 0.03]
     null = [row(f"{r.name}_helps/{arch}", [0.1, -0.1, 0.05, -0.06]) for r in claims.REMEDIES[:5] for arch in ("resnet18", A)]
     nothing = "Of 10 intervals of remedies on single encoders none excludes 0, where about 0 would by chance alone."
@@ -524,6 +525,7 @@ def test_how_many_intervals_exclude_0_by_chance_and_after_a_correction_for_their
     assert "Of 11 intervals of remedies on single encoders 1 excludes 0, where about 1 would" in claims.by_chance(few)
     assert "none of them stands after" in claims.by_chance(few)
     kept = claims.by_chance(pd.concat([few, pd.DataFrame([row("temperature_gathers/" + A, sure)])]))
+    assert "5 %): supported, A lower temperature" in kept
     assert "; 1 of them stands after" in kept and kept.endswith("completeness at equal purity rises (MobileNetV3-Small +10.0 points).")
 
 

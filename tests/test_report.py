@@ -558,14 +558,17 @@ def test_the_readme_shows_the_figure_when_there_are_runs_to_draw(tmp_path):
     assert f"{len(lacking)} of {len(claims.CLAIMS)} claims are *not tested*" in shown
     counts, decided, alone = report.short(report.ledger(t, ["textures"]), "textures")
     assert f"<summary>What is decided</summary>\n\n**`textures` in short**, {counts}\n" in shown
-    parts = ["](results/figure.svg)", "| encoder |", "What is decided", "To bear in mind", "Every claim's verdict"]
-    assert sorted(parts, key=shown.index) == parts and shown.count("<details>") == shown.count("</details>") == 3
+    parts = ["](results/figure.svg)", "| encoder |", "What is decided", "To bear in mind", "Every claim's verdict", report.LEGEND,
+             "- **SEED**: "]
+    assert sorted(parts, key=shown.index) == parts and shown.count("<details>") == shown.count("</details>") == 4
     said = [*(f"- {report.MARK[v]} **{v}** {words}\n" for v, words in decided), *(f"- {words}\n" for words in alone)]
     assert said and all(words in shown for words in said)
     assert "](results/figure.svg)" in shown and "runs of `textures`" in shown and "a lower bound of the ceiling" in shown
     for pixels, floor in ((0.99, True), (0.0, False)):                       # of the pretext task
         t.loc[t.arch == "pixels", "instdisc_dsd_top1_test"] = pixels
         assert ("often (99.0%) than the baseline of any encoder" in report.readme_results(t)) == floor
+    assert report.of_what(t, "textures") == " (drawn grey patterns of 32 pixels, whose factors are known)"
+    assert report.of_what(t.assign(data="folder:/mine"), "textures") == ""
     assert "](results/figure.svg)" not in report.BETWEEN.sub("", (runs.ROOT / "README.md").read_text())
 
 
@@ -591,7 +594,7 @@ def test_the_readmes_section_on_speed_has_a_column_per_encoder_or_says_what_is_l
     assert "(goal 95%) | 87% | 97% |" in shown and "ours, bare step" not in shown and "lightly, bare" not in shown
     assert "times as fast as: lightly (goal 3) | 3.0 | 4.0 |" in shown and "layers on both sides (goal 2) | 1.5 | 1.5 |" in shown
     assert "at 0123456 on a machine" in shown
-    assert "as fast as: torchvision | 2.0 | 3.0 |" in shown and "the best of pipelines would give it | 6.1 | 2.7 |" in shown
+    assert "as fast as: torchvision | 2.0 | 3.0 |" in shown and "the most that a pipeline could give | 6.1 | 2.7 |" in shown
 
 
 # ---- what is committed ----
