@@ -48,7 +48,7 @@ SWITCHES = {"fp32": {}, "fp32, no channels_last": {"channels_last": False}, "bf1
             "fp32, four shuffled BN groups": {"bn_splits": 4}, "fp32, compile": {"compile": True}}
 IMAGES, QUEUE = 5120, 2048               # of an epoch, and of negatives, where pipelines are compared
 WORKERS = (0, 1, 2)                      # of a DataLoader; each rival gets the number that suits it
-GOALS = {"whole step / bare step": 0.95, "lightly": 4.0, "lightly, same convolutions": 3.0}
+GOALS = {"whole step / bare step": 0.95, "lightly": 4.0, "lightly, same layers": 3.0}
 WHY = {"lightly": "decodes nothing, but augments image by image in PIL, each operation a call of its own, where compiled loops "
                   "do here; on a CPU it convolves small maps with taps that meet nothing but padding, too, and has its products from MKL",
        "torchvision v2, our step": "the same step of ours behind a DataLoader that augments image by image on tensors",
@@ -298,8 +298,8 @@ def rivals(archs, rounds):
 def equal(found, name, ours="ours, torchvision's encoder"):
     """How many times as fast as a rival of torchvision's layers ours is when it has them too, and the goal for that."""
     told = ours in found and name.startswith("lightly")
-    return {"with_the_same_convolutions": round(times(found, ours, name), 2) if told else "",
-            "goal_with_the_same": GOALS.get(f"{name}, same convolutions", "") if told else ""}
+    return {"with_the_same_layers": round(times(found, ours, name), 2) if told else "",
+            "goal_with_the_same": GOALS.get(f"{name}, same layers", "") if told else ""}
 
 
 def undone(within, config, data):

@@ -37,7 +37,7 @@ SUPERVISED = "supervised, same recipe"    # as plots.ARM_LABELS, which is not im
 FIGURE = ("Rows of intervals per encoder: kNN accuracy trained and untrained, pretext accuracy on train minus held-out, completeness at "
           "equal purity")
 QUESTION = ("Can small networks learn by contrastive self-supervision without a large teacher, and what stops them? Shi et al. "
-            "([AAAI 2022](https://doi.org/10.1609/aaai.v36i2.20120)) answer that they complete the pretext task without overfitting but "
+            "([AAAI 2022](https://arxiv.org/abs/2107.14762)) answer that they complete the pretext task without overfitting but "
             "over-cluster: they split every class into small pure groups instead of gathering it.")
 STUDY = ("This study trains the paper's five small encoders and a large reference with MoCo v2, measures both observations, and "
          "ends each claim in a verdict that follows from a 95 % interval by a rule fixed before the runs.")
@@ -61,9 +61,9 @@ WORDS = {
                                           "undecided too where the rule asks for more, such as an encoder that has learned",
     "SEED": "distillation without labels: a small encoder learns a large one's similarities; a start by SEED has a teacher"}
 
-LEGEND = ("Of a claim about all encoders the least favourable encoder is shown, with its interval. Supported needs every encoder, "
-          "contradicted one, uncorrected; ✓ supported, ✗ contradicted, ? undecided. The rules: [results/claims.csv](results/claims.csv), "
-          "column `test`.")
+MARKS = ", ".join(f"{MARK[v]} {v}" for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED))
+LEGEND = (f"Of a claim about all encoders the least favourable encoder is shown, with its interval. {MARKS}. The rules: "
+          "[results/claims.csv](results/claims.csv), column `test`.")
 
 
 # ---- notebooks in batch ----
@@ -266,10 +266,9 @@ def ledger_html(rows, profiles, mine, pages):
         return verdict_cell(row, of_encoders(rows, c.name, p), agreement(rows, row) if row else "")
     body = [[f'{stated(c, pages)}<br><span class="quiet">{text(c.source)}</span>', *[cell(c, p) for p in profiles]]
             for c in claims.CLAIMS if c.name in tested]
-    marks = ", ".join(f"{MARK[v]} {v}" for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED))
     out = [html_table(head, body, "Effect and 95 % interval over n seeds (of two arms, the smaller n). A claim about all encoders: the "
                       "least favourable is shown, one that contradicts refutes, nothing is corrected for their number (what a "
-                      f"correction would leave stands above). {marks}.")]
+                      f"correction would leave stands above). {MARKS}.")]
     for c in [c for c in claims.CLAIMS if c.name in tested]:
         names = list(dict.fromkeys(rows[rows.claim.str.startswith(c.name + "/")].claim))
         parts = [[text(models.ENCODERS[n.split("/")[1]].label if n.split("/")[1] in models.ENCODERS else n),
@@ -288,7 +287,7 @@ def short_html(t, rows, profiles):
     out = []
     for profile in profiles:
         asked = "".join(f"<dt>{text(question)}</dt><dd>{text(answer)}</dd>" for question, answer in answers(t, rows, profile))
-        out.append(f"<p>The paper's questions, answered on <code>{text(profile)}</code>{text(of_what(t, profile))}:</p><dl>{asked}</dl>"
+        out.append(f"<p>The paper's questions, answered on <code>{text(profile)}</code>:</p><dl>{asked}</dl>"
                    if asked else "")
     for profile in profiles:
         counts, decided, alone = short(rows, profile)
@@ -712,10 +711,10 @@ def readme_speed(folder=None):
     if "limits" in found:
         share = found["limits"].share_of_limit
         rows["bare step, share of this machine's limit (its rate of one large product or copy)"] = lambda a: f"{share[a]:.0%}"
-    rivals = found.get("rivals", pd.DataFrame(columns=["pipeline", "goal", "with_the_same_convolutions", "goal_with_the_same"]))
+    rivals = found.get("rivals", pd.DataFrame(columns=["pipeline", "goal", "with_the_same_layers", "goal_with_the_same"]))
     faster = {name: part.ours_is_times_as_fast for name, part in rivals.groupby("pipeline", sort=False)}
     goals = rivals.groupby("pipeline").goal.first()
-    equal = {name: part.with_the_same_convolutions for name, part in rivals.groupby("pipeline")}
+    equal = {name: part.with_the_same_layers for name, part in rivals.groupby("pipeline")}
     goals_equal = rivals.groupby("pipeline").goal_with_the_same.first()
     for name in (n for n in faster if not n.startswith("ours") and "bare" not in n):     # those have other steps or no data
         goal = f" (goal {goals[name]:g})" if goals[name] > 0 else ""
@@ -729,7 +728,8 @@ def readme_speed(folder=None):
     made, commits = steps.iloc[0], dict.fromkeys(table.commit.iloc[0][:7] for table in found.values())
     drawn = pd.DataFrame([{"measured": what} | {models.ENCODERS[a].label: told(a) for a in steps.index} for what, told in rows.items()])
     return (f"{markdown(drawn)}\n\nMeasured by `make bench` at {' and '.join(commits)} on {made.device}, {made.cores} cores, torch "
-            f"{made.torch}, in turns, so that other load on the machine moves ratios less than rates. Tables in "
+            f"{made.torch}, in turns, so that other load on the machine moves ratios less than rates. Tables, each "
+            f"with the commit that it was measured at, in "
             f"[results/bench](results/bench): {', '.join(sorted(path.stem for path in folder.glob('*.csv')))}"
             + (f"; outstanding: {' and '.join(lacking)}." if lacking else "."))
 

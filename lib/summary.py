@@ -130,7 +130,11 @@ def answers(t, rows, profile):
     linear, pretext = means.linear_test, means.instdisc_dsd_top1_test[[*models.SMALL]].max()
 
     def on(claim, verdict=claims.SUPPORTED):
-        return _listed(name for name, r in of_encoders(rows, claim, profile) if is_judged(r) and r.verdict == verdict)
+        return [name for name, r in of_encoders(rows, claim, profile) if is_judged(r) and r.verdict == verdict]
+
+    def told(claim):
+        rest = [f"{verdict} on {_listed(names)}" for verdict in (claims.CONTRADICTED, claims.UNDECIDED) if (names := on(claim, verdict))]
+        return _listed(on(claim)) + (f" ({'; '.join(rest)})" if rest else "")
 
     labels = t[(t.method == "supervised") & (t.epochs > 0) & (t.width == 1) & (t.data == arms.data.iloc[0])]
     lacks = labels.groupby("arch").linear_test.mean() - linear
@@ -138,29 +142,22 @@ def answers(t, rows, profile):
     far = [f"{label[a]} ({linear[a]:.1%}, {100 * lacks[a]:.0f} points less)" for a in models.SMALL if lacks.get(a, 0) >= claims.HEADROOM]
     found = [("Do small encoders learn without a teacher?",
               f"Linear accuracy comes within {100 * claims.HEADROOM:g} points of the same encoder trained with labels on "
-              f"{', '.join(near) or _listed([])}, and does not on {', '.join(far) or _listed([])}. "
+              f"{', '.join(near) or 'none of the five'}, and does not on {', '.join(far) or 'none of the five'}. "
               f"The large {label[models.LARGE]} reaches {linear[models.LARGE]:.1%}.")]
     pixels = t[t.arch == "pixels"].instdisc_dsd_top1_test.mean()
-    little = " Where it is hardly learned, neither can show." if on("no_overfitting", claims.UNDECIDED) != _listed([]) else ""
+    little = " Where it is hardly learned, neither can show." if on("no_overfitting", claims.UNDECIDED) else ""
     found.append(("Do they complete the pretext task, without overfitting?",
-                  f"Training raises held-out accuracy in it on {on('pretext_learned')}, to {pretext:.1%} at most"
+                  f"Training raises held-out accuracy in it on {told('pretext_learned')}, to {pretext:.1%} at most"
                   + ("" if np.isnan(pixels) else f" (raw pixels have {pixels:.1%})")
-                  + f". That they do not overfit is shown on {on('no_overfitting')}, that they do on "
-                  f"{on('no_overfitting', claims.CONTRADICTED)}.{little}"))
-    against = {claim: on(claim, claims.CONTRADICTED) for claim in ("over_clustered_paper", "over_clustered_centred", "over_clustered")}
-    but = {claim: "" if names == _listed([]) else f" (contradicted on {names})" for claim, names in against.items()}
-    rest = "" if (names := on("over_clustered", claims.UNDECIDED)) == _listed([]) else f", undecided on {names}"
-    found.append(("Do they over-cluster?", f"By the paper's pair of measures {on('over_clustered_paper')}{but['over_clustered_paper']}; by "
-                  f"the same pair on centred features {on('over_clustered_centred')}{but['over_clustered_centred']}; by clusters counted "
-                  f"directly {on('over_clustered')}{but['over_clustered']}{rest}."))
+                  + f". That they do not overfit is shown on {told('no_overfitting')}.{little}"))
+    found.append(("Do they over-cluster?", f"By the paper's pair of measures {told('over_clustered_paper')}; by the same pair on centred "
+                  f"features {told('over_clustered_centred')}; by clusters counted directly {told('over_clustered')}."))
     four = "(temperature, augmentation, projector, SEED start)"
     for claim, question in (("improved_helps", f"Do the paper's four remedies together {four} help?"),
                             ("improved_no_teacher_helps", "And without the distilled start?")):
         gains = [f"{name} {claims.effect(r)[0].removesuffix(' points')}" for name, r in of_encoders(rows, claim, profile) if is_judged(r)]
-        rest = "".join(f"; {verdict} on {names}" for verdict in (claims.CONTRADICTED, claims.UNDECIDED)
-                       if (names := on(claim, verdict)) != _listed([]))
-        found += [(question, f"Gains of linear accuracy in points: {', '.join(gains)}. Shown, by an interval above 0, on "
-                             f"{on(claim)}{rest}.")] if gains else []
+        found += [(question, f"Gains of linear accuracy in points: {', '.join(gains)}. Shown, by an interval above 0, on {told(claim)}.")
+                  ] if gains else []
     if longer := _twice_as_long(t, arms):
         each = ", ".join(f"{label[a]} {100 * gain:+.1f} ({n} seed{'s' * (n > 1)})" for a, gain, n in longer).replace(" -", " −")
         found.append(("Or do they only need longer?", f"Twice the epochs of the baseline gain, in points of linear accuracy: {each}. Not "
@@ -180,5 +177,4 @@ def _twice_as_long(t, arms):
 
 
 def _listed(some):
-    some = list(some)
     return "all five" if len(some) == len(models.SMALL) else ", ".join(some) or "none of the five"

@@ -162,7 +162,7 @@ def test_lightlys_encoder_has_torchvisions_convolutions_and_ours_is_told_apart(m
         make(tiny(arch="resnet18", queue=32), bench.noise(16, 32))
     assert [type(net.conv1) for net in built[:2]] == [nn.Conv2d, bench.models._LeanConv2d]
     found = {"ours": [8, 8], "ours, torchvision's encoder": [6, 6], "lightly": [2, 2], "torchvision v2, our step": [3, 3]}
-    assert bench.equal(found, "lightly") == {"with_the_same_convolutions": 3, "goal_with_the_same": 3}
+    assert bench.equal(found, "lightly") == {"with_the_same_layers": 3, "goal_with_the_same": 3}
     assert set(bench.equal(found, "torchvision v2, our step").values()) == {""}
     assert set(bench.equal({"ours": [8], "lightly": [2]}, "lightly").values()) == {""}         # on a GPU
 

@@ -17,7 +17,7 @@ from lib import claims, report, runs, studies
 HOSTILE = '<script>alert("x")</script> & `**bold**` | ```'
 
 
-# ---- made-up runs and a made-up notebook ----
+# ---- a made-up notebook ----
 
 
 def notebook(path, source, **parameters):
@@ -579,7 +579,7 @@ def test_the_readmes_section_on_speed_has_a_column_per_encoder_or_says_what_is_l
     tables = {"steps": [{"arch": a, "whole_step_images_per_second": 1200 + i, "ratio": 0.87 + i / 10, "goal": 0.95}
                         for i, a in enumerate(archs)],
               "rivals": [{"arch": a, "pipeline": pipeline, "ours_is_times_as_fast": times + i, "goal": goal,
-                          "with_the_same_convolutions": times / 2, "goal_with_the_same": goal and goal - 1}
+                          "with_the_same_layers": times / 2, "goal_with_the_same": goal and goal - 1}
                          for i, a in enumerate(archs)
                          for pipeline, times, goal in (("ours", 1, None), ("torchvision", 2, None), ("lightly", 3.04, 3.0),
                                                        ("ours, bare step", 0.9, None), ("lightly, bare step", 0.5, None))],
