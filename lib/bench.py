@@ -12,10 +12,10 @@
     evaluation    seconds and peak memory of what is computed once per run, likewise
 
 A row per measurement, in results/mine/bench/<item>.csv; ours are in results/bench. Alternatives are measured in turns; a rate is the median
-of the rounds, a ratio the median of the ratios within a round, which suffers less from a machine that is not idle; scaling and
-evaluation are measured once. `limits` holds the best round of the step against the machine's best. Rates are images a second of wall
-time on all cores, except for `switches` and `projectors`: there, on a CPU, of processor time on one thread. A source image counts
-once, though it gives two views.
+of the rounds, a ratio the median of the ratios within a round, which suffers less from a machine that is not idle, with the least and the
+most of them beside it; scaling and evaluation are measured once. `limits` holds the best round of the step against the machine's best.
+Rates are images a second of wall time on all cores, except for `switches` and `projectors`: there, on a CPU, of processor time on one
+thread. A source image counts once, though it gives two views.
 """
 import argparse
 import itertools
@@ -125,9 +125,12 @@ def median(found):
     return {name: statistics.median(values) for name, values in found.items()}
 
 
-def times(found, one, other):
-    """How many times as fast `one` is: the median over the rounds, since one round sees one state of a machine that others use too."""
-    return statistics.median(a / b for a, b in zip(found[one], found[other], strict=True))
+def times(found, one, other, name, digits=2):
+    """How many times as fast `one` is, as three columns {name, name_least, name_most}: median, least and most of the ratios within a round,
+    since one round sees one state of a machine that others use too."""
+    ratios = [a / b for a, b in zip(found[one], found[other], strict=True)]
+    return {name: round(statistics.median(ratios), digits), f"{name}_least": round(min(ratios), digits),
+            f"{name}_most": round(max(ratios), digits)}
 
 
 def bare(config, data, steps, clock=time.perf_counter, step=None):
@@ -190,7 +193,7 @@ def steps(archs, rounds):
         found = alternating(config, data, rounds + 1) if device() == "cpu" else in_turns(
             {"whole": whole(config, data), "bare": bare(config, data, IMAGES // config.batch_size)}, rounds)
         rows.append({"arch": arch} | {f"{name}_step_images_per_second": round(value) for name, value in median(found).items()}
-                    | {"ratio": round(times(found, "whole", "bare"), 3), "goal": GOALS["whole step / bare step"]})
+                    | times(found, "whole", "bare", "ratio", 3) | {"goal": GOALS["whole step / bare step"]})
     return pd.DataFrame(rows)
 
 
@@ -289,17 +292,17 @@ def rivals(archs, rounds):
         measures["lightly, bare step"] = bare(config, data, number, step=lightly_step(config, data))
         found = in_turns(measures, rounds)
         rows += [{"arch": arch, "pipeline": name, "workers": workers.get(name, ""), "images_per_second": round(value),
-                  "ours_is_times_as_fast": round(times(found, "ours", name), 2), "goal": GOALS.get(name, ""),
-                  **equal(found, name), "why": WHY[name]}
+                  **times(found, "ours", name, "ours_is_times_as_fast"), "goal": GOALS.get(name, ""), **equal(found, name),
+                  "why": WHY[name]}
                  for name, value in median(found).items()]
     return pd.DataFrame(rows)
 
 
 def equal(found, name, ours="ours, torchvision's encoder"):
     """How many times as fast as a rival of torchvision's layers ours is when it has them too, and the goal for that."""
-    told = ours in found and name.startswith("lightly")
-    return {"with_the_same_layers": round(times(found, ours, name), 2) if told else "",
-            "goal_with_the_same": GOALS.get(f"{name}, same layers", "") if told else ""}
+    if ours not in found or not name.startswith("lightly"):
+        return {}
+    return times(found, ours, name, "with_the_same_layers") | {"goal_with_the_same": GOALS.get(f"{name}, same layers", "")}
 
 
 def undone(within, config, data):
@@ -333,7 +336,7 @@ def tried(archs, rounds):
         measures |= {what: undone(within, config, data) for what, within in without.items()}
         found = in_turns(measures, rounds)
         rows += [{"arch": arch, "what": name, "images_per_second_without": round(value),
-                  "gives": round(times(found, "everything", name), 2)} for name, value in median(found).items()]
+                  **times(found, "everything", name, "gives")} for name, value in median(found).items()]
     return pd.DataFrame(rows)
 
 
@@ -359,7 +362,7 @@ def switches(archs, rounds, count=4):
             with patch.object(train, "optimizer_of", unfused):
                 measures["fp32, optimiser not fused"] = bare(base, data, count, clock)
             found, threads = in_turns(measures, rounds), torch.get_num_threads()
-        rows += [{"arch": arch, "switch": name, "images_per_second": round(value), "relative": round(times(found, name, "fp32"), 2)}
+        rows += [{"arch": arch, "switch": name, "images_per_second": round(value), **times(found, name, "fp32", "relative")}
                  for name, value in median(found).items()]
     return pd.DataFrame(rows).assign(threads=threads)
 
@@ -374,7 +377,7 @@ def projectors(archs, rounds, count=4):
         with one_thread() as clock:
             measures = {kind: bare(replace(base, projector=kind[0], projector_bn=kind[1]), data, count, clock) for kind in kinds}
             found, threads = in_turns(measures, rounds), torch.get_num_threads()
-        rows += [{"arch": arch, "projector": kind, "projector_bn": bn, "relative_time": round(times(found, usual, (kind, bn)), 3)}
+        rows += [{"arch": arch, "projector": kind, "projector_bn": bn, **times(found, usual, (kind, bn), "relative_time", 3)}
                  for kind, bn in kinds]
     return pd.DataFrame(rows).assign(threads=threads)
 
