@@ -7,6 +7,7 @@ that says so. Fractions come in, percent stands on the axes.
 """
 import itertools
 from dataclasses import fields
+from html import escape
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -273,13 +274,11 @@ def judged(tables, *names):
 
 
 def rules(*names):
-    """The claims `names` with their rules of decision, as a notebook shows them."""
-    from IPython.display import Markdown
-    parts = []
-    for name in names:
-        claim = claims.BY_NAME[name]
-        parts += [f"**{claim.statement}** (`{name}`)\n", *(f"- {clause}" for clause in claims.clauses(claim.rule)), ""]
-    return Markdown("\n".join(parts))
+    """The claims `names`, each with its rule of decision folded in, as a notebook shows them."""
+    from IPython.display import HTML
+    return HTML("".join(f"<details><summary>The rule for <b>{escape(claim.statement)}</b> (<code>{claim.name}</code>)</summary><ul>"
+                        f"{''.join(f'<li>{escape(clause)}</li>' for clause in claims.clauses(claim.rule))}</ul></details>"
+                        for claim in [claims.BY_NAME[name] for name in names]))
 
 
 def departures(arms):

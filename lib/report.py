@@ -187,6 +187,15 @@ def observed(t):
     return t[(t.data == arms.data.iloc[0]) & ((t.epochs == 0) | (t.method == "supervised") | t.run.isin(arms.run))]
 
 
+def caption(t, profile):
+    """What stands in `headline`, in words: how many images, what chance would give, what the last columns are."""
+    first = t[t.profile == profile].iloc[0]
+    return (f"{first.images_train:,.0f} training and {first.images_test:,.0f} held-out images of {first.classes:.0f} classes. Percent on "
+            f"the latter, mean ± half the 95 % interval over seeds; chance is {100 / first.classes:.1f}, in the pretext task "
+            f"{100 / first.instances_test:.2f}. Supervised by the same recipe: linear probe, one seed, a lower bound of the ceiling. "
+            "Paper: ImageNet, 200 epochs.")
+
+
 def headline(t, profile):
     """One row of text per encoder of a profile: seeds, accuracies in percent on held-out images, mean ± half the 95 % interval.
 
@@ -252,28 +261,32 @@ def rule_html(claim):
     return f"<ul>{''.join(f'<li>{text(clause)}</li>' for clause in claims.clauses(claim.rule))}</ul>"
 
 
-def ledger_html(rows, profiles, mine, pages):
-    """The verdicts: one row per claim that some profile tests, one column per profile; below, folded, every encoder's, the rule, and what
-    no profile tests. pages: notebooks shown."""
-    def at(claim, profile):
-        found = rows[(rows.claim == claim) & (rows.profile == profile)]
-        return next(found.itertuples(), None)
-
-    tested = set(rows[rows.verdict != claims.NOT_TESTED].claim.str.split("/").str[0]) or set(claims.BY_NAME)
-    head = ["Claim", *[f"<code>{text(p)}</code>{'<br>your run' if p == mine else ''}" for p in profiles]]
+def whole_html(rows, profiles, mine, shown, pages):
+    """The verdicts on the claims `shown`, as a table: one row a claim, one column a profile. pages: notebooks that it links to."""
     def cell(c, p):
-        row = at(c.name, p)
+        row = next(rows[(rows.claim == c.name) & (rows.profile == p)].itertuples(), None)
         return verdict_cell(row, of_encoders(rows, c.name, p), agreement(rows, row) if row else "")
-    body = [[f'{stated(c, pages)}<br><span class="quiet">{text(c.source)}</span>', *[cell(c, p) for p in profiles]]
-            for c in claims.CLAIMS if c.name in tested]
-    out = [html_table(head, body, "Effect and 95 % interval over n seeds (of two arms, the smaller n). A claim about all encoders: the "
-                      "least favourable is shown, one that contradicts refutes, nothing is corrected for their number (what a "
-                      f"correction would leave stands above). {MARKS}.")]
+    body = [[f'{stated(c, pages)}<br><span class="quiet">{text(c.source)}</span>', *[cell(c, p) for p in profiles]] for c in shown]
+    return html_table(["Claim", *named(profiles, mine)], body, "Effect and 95 % interval over n seeds (of two arms, the smaller n). A "
+                      "claim about all encoders: the least favourable is shown, one that contradicts refutes, nothing is corrected for "
+                      f"their number (what a correction would leave stands in the index). {MARKS}.")
+
+
+def named(profiles, mine):
+    """Heads of columns."""
+    return [f"<code>{text(p)}</code>{'<br>your run' if p == mine else ''}" for p in profiles]
+
+
+def ledger_html(rows, profiles, mine, pages):
+    """The verdicts on the claims that some profile tests; below, folded, every encoder's, the rule, and what no profile tests. pages:
+    notebooks shown."""
+    tested = set(rows[rows.verdict != claims.NOT_TESTED].claim.str.split("/").str[0]) or set(claims.BY_NAME)
+    out = [whole_html(rows, profiles, mine, [c for c in claims.CLAIMS if c.name in tested], pages)]
     for c in [c for c in claims.CLAIMS if c.name in tested]:
         names = list(dict.fromkeys(rows[rows.claim.str.startswith(c.name + "/")].claim))
         parts = [[text(models.ENCODERS[n.split("/")[1]].label if n.split("/")[1] in models.ENCODERS else n),
-                 *[verdict_cell(at(n, p)) for p in profiles]] for n in names]
-        parts = html_table(["Encoder", *head[1:]], parts, f"{c.statement}: each encoder") if parts else ""
+                 *[verdict_cell(next(rows[(rows.claim == n) & (rows.profile == p)].itertuples(), None)) for p in profiles]] for n in names]
+        parts = html_table(["Encoder", *named(profiles, mine)], parts, f"{c.statement}: each encoder") if parts else ""
         out.append(f"<details><summary><code>{text(c.name)}</code>: the test{' and each encoder' if parts else ''}</summary>"
                    f"{rule_html(c)}{parts}</details>")
     if lacking := [c for c in claims.CLAIMS if c.name not in tested]:
@@ -328,12 +341,9 @@ def words_html():
 def headline_html(t, profile):
     rows = headline(t, profile)
     first = t[t.profile == profile].iloc[0]
-    data = "" if first.data == profile else f": {first.data}"
-    caption = (f"{profile}{data}, {first.images_train:,.0f} training and {first.images_test:,.0f} held-out images of "
-               f"{first.classes:.0f} classes. Percent; mean ± half the 95 % interval over seeds. Supervised by the same recipe (linear "
-               "probe) is a lower bound of what these encoders can reach, of one seed. Paper: ImageNet, 200 epochs.")
+    name = profile if first.data == profile else f"{profile} ({first.data})"
     body = [[f'<span class="number">{text(c) or "–"}</span>' for c in row] for row in rows.values]
-    return html_table([text(c) for c in rows], body, caption)
+    return html_table([text(c) for c in rows], body, f"{name}: {caption(t, profile)}")
 
 
 def encoders_html():
@@ -495,19 +505,20 @@ def index_page(t, rows, profiles, mine, pages, note="", drawn=""):
     return "\n".join(parts)
 
 
-def readable(notebook, name):
-    """An executed notebook as a page: code folded, figures described by the prose before them, progress bars gone, its origin said."""
+def readable(notebook, name, verdicts=""):
+    """An executed notebook as a page: its verdicts at the top (HTML), code folded, figures described by the prose before them, progress
+    bars gone, its origin said."""
     notebook["metadata"].pop("widgets", None)
-    prose, first = "", True
+    prose, cells = "", []
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
             stopped = re.sub(r"^(#+ .*\w)$", r"\1.", cell["source"], flags=re.MULTILINE)           # a heading is a sentence
             prose = " ".join(re.sub(r"[#*_`$\[\]<>|]|\(http\S+\)", "", stopped).split())
-            if first:
+            if not any(earlier["cell_type"] == "markdown" for earlier in cells):
                 given = ", ".join(f"{k} = {v!r}" for k, v in notebook["metadata"].get("papermill", {}).get("parameters", {}).items())
                 cell["source"] += (f"\n\nExecuted with `{given.replace('`', '') or 'its own parameters'}`: "
                                    f"<a href=\"notebooks/{name}.ipynb\">{name}.ipynb</a> with its outputs.\n")
-                first = False
+                cell["source"] += f"\n```{{raw}} html\n{verdicts}\n```\n" if verdicts else ""
         elif cell["cell_type"] == "code":
             cell["outputs"] = [o for o in cell["outputs"] if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})
                                and (o["output_type"] != "stream" or o["text"].strip())
@@ -520,6 +531,10 @@ def readable(notebook, name):
             lines = figures and not any("<image" in svg for svg in figures)      # no photographs, whose dark side is not theirs
             cell["metadata"]["mystnb"] = {"image": {"alt": prose[:300] or f"figure of {name}"} | ({"classes": "lines"} if lines else {})}
             cell["metadata"]["tags"] = [*cell["metadata"].get("tags", []), "hide-input"]
+            if cells and cells[-1]["cell_type"] == "code" and not cells[-1]["outputs"]:      # one fold, not several in a row
+                cell["source"] = f"{cells.pop()['source']}\n\n{cell['source']}"
+        cells.append(cell)
+    notebook["cells"] = cells
     return notebook
 
 
@@ -589,7 +604,10 @@ def build(t, rows, profiles, mine, notebooks, report=REPORT, note="", store=runs
     for name, title, table in (("ledger", "Every verdict", verdicts_html(rows, shown)), ("runs", "Every run", runs_html(found)),
                                ("changes", "What changed, and why", changes_html(changes(), shown))):
         (source / f"{name}.md").write_text(f"# {title}\n\n```{{raw}} html\n{explore.library()}\n{table}\n```\n")
-    drawn = {path.stem: readable(nbformat.read(path, 4), path.stem) for path in notebooks}
+    def verdicts(name):
+        own = [c for c in claims.CLAIMS if c.notebook == name]
+        return whole_html(rows, [p for p in profiles if len(t) and (t.profile == p).any()], mine, own, ()) if own else ""
+    drawn = {path.stem: readable(nbformat.read(path, 4), path.stem, verdicts(path.stem)) for path in notebooks}
     for path in notebooks:
         nbformat.write(drawn[path.stem], source / path.name)
     (extra := aside / "extra" / "take").mkdir(parents=True)
@@ -687,8 +705,7 @@ def readme_results(t):
         decisions.append(f"{ALONE}\n" + "".join(f"\n- {words}" for words in alone) if alone else "")
     caveats = "\n".join(f"- {sentence}" for p in profiles for sentence in [
         *pending(t, p), *claims.caveats(t, p), *claims.of_mixing(everything[everything.profile == p])])
-    tables = [f"`{p}`, percent on held-out images, mean ± half the 95 % interval over seeds (paper: ImageNet, 200 epochs; supervised by "
-              f"the same recipe, one seed: a lower bound of the ceiling):\n\n{markdown(headline(t, p))}" for p in profiles]
+    tables = [f"`{p}`: {caption(t, p)}\n\n{markdown(headline(t, p))}" for p in profiles]
     drawn = (f"![{FIGURE}](results/figure.svg)\n\n"
              f"The committed runs of `{profiles[0]}`: each dot is a seed, each bar a 95 % interval.")
     folded = "\n\n".join(f"<details>\n<summary>{summary}</summary>\n\n{block}\n\n</details>" for summary, block in {

@@ -1,5 +1,7 @@
 """Figures from made-up tables: how much is drawn, in which colours and units, and what happens without runs."""
+import html
 import io
+import re
 
 import matplotlib
 import numpy as np
@@ -313,11 +315,11 @@ def test_what_no_run_judges_is_a_sentence_and_not_a_row(monkeypatch):
 def test_rules_are_shown_clause_by_clause_and_whole():
     for name, claim in claims.BY_NAME.items():
         shown = plots.rules(name).data
-        first, *clauses = shown.strip().split("\n- ")
-        assert first.strip() == f"**{claim.statement}** (`{name}`)" and len(clauses) >= 1 + (claim.rule.count("; ") > 2)
-        assert "; ".join(c.rstrip(".\n") for c in clauses).lower() == claim.rule.rstrip(".").lower()
-        assert all(c.count("(") == c.count(")") and c.endswith(".") for c in map(str.strip, clauses))
-    assert plots.rules("temperature_helps", "projector_helps").data.count("**") == 4
+        clauses = [html.unescape(clause) for clause in re.findall("<li>(.*?)</li>", shown)]
+        assert f"<b>{html.escape(claim.statement)}</b> (<code>{name}</code>)" in shown and len(clauses) >= 1 + (claim.rule.count("; ") > 2)
+        assert "; ".join(c.rstrip(".") for c in clauses).lower() == claim.rule.rstrip(".").lower()
+        assert all(c.count("(") == c.count(")") and c.endswith(".") for c in clauses)
+    assert plots.rules("temperature_helps", "projector_helps").data.count("<details>") == 2
 
 
 def test_umaps_have_a_row_per_encoder_and_a_panel_for_the_classes_and_each_factor():

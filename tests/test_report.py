@@ -133,6 +133,18 @@ def test_code_is_folded_and_shown_on_demand(site, page):
     assert code.is_visible() and "plt.plot" in code.inner_text()
 
 
+def test_a_notebooks_page_begins_with_its_verdicts_and_folds_cells_in_a_row_into_one(site):
+    text = (site / "01_pretext_fitting.html").read_text()
+    table = text[:text.index("</table>")]
+    assert table.count("complete the pretext task without overfitting") == 1 and "over-cluster" not in table
+    assert 'class="verdict ' in table and 'href="runs/textures/' in table and "<code>textures</code>" in table
+    cells = [nbformat.v4.new_code_cell(source) for source in "abc"]
+    cells[1].outputs = [nbformat.v4.new_output("stream", name="stdout", text="said")]
+    made = report.readable(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A"), *cells]), "n", "<b>so</b>")
+    assert [c.source for c in made.cells[1:]] == ["a\n\nb", "c"] and "<b>so</b>" in made.cells[0].source
+    assert made.cells[1].outputs[0].text == "said"
+
+
 def test_line_drawings_turn_dark_with_the_page_and_photographs_do_not(site, browser):
     for scheme, turned in (("light", "none"), ("dark", "invert(0.93) hue-rotate(180deg)")):
         page = browser.new_page(color_scheme=scheme)
@@ -563,7 +575,7 @@ def test_the_readme_shows_the_figure_when_there_are_runs_to_draw(tmp_path):
     assert sorted(parts, key=shown.index) == parts and shown.count("<details>") == shown.count("</details>") == 4
     said = [*(f"- {report.MARK[v]} **{v}** {words}\n" for v, words in decided), *(f"- {words}\n" for words in alone)]
     assert said and all(words in shown for words in said)
-    assert "](results/figure.svg)" in shown and "runs of `textures`" in shown and "a lower bound of the ceiling" in shown
+    assert "](results/figure.svg)" in shown and "runs of `textures`" in shown and "chance is 8.3, in the pretext task " in shown
     for pixels, floor in ((0.99, True), (0.0, False)):                       # of the pretext task
         t.loc[t.arch == "pixels", "instdisc_dsd_top1_test"] = pixels
         assert ("often (99.0%) than the baseline of any encoder" in report.readme_results(t)) == floor
