@@ -609,6 +609,23 @@ def test_the_readmes_section_on_speed_has_a_column_per_encoder_or_says_what_is_l
     assert "as fast as: torchvision | 2.0 | 3.0 |" in shown and "the most that a pipeline could give | 6.1 | 2.7 |" in shown
 
 
+def test_the_check_of_the_pipeline_on_photographs_is_outstanding_until_its_runs_are_there_and_then_judged():
+    asymmetric, symmetric = studies.anchors("cifar10", "cifar10_jpeg")[:2]
+    rows = [{"profile": "cifar10", "run": runs.folder(c, "cifar10").name, "data": c.data, "knn_projection_test": knn}
+            for c, knn in ((asymmetric, 0.807), (symmetric, 0.832))]
+    assert report.reached(pd.DataFrame()) == report.reached(pd.DataFrame([rows[0] | {"data": "textures"}])) == []
+    [none] = report.reached(pd.DataFrame([rows[0] | {"profile": "cifar10_subset"}]))
+    assert none.count("outstanding") == 2 and "82.6 % with one view" in none and "85.3 % with both" in none and "provisional" in none
+    [some] = report.reached(pd.DataFrame(rows[:1]))
+    assert "80.7 % on cifar10_jpeg, within 2 points of 82.6 % with one view" in some and some.count("outstanding") == 1
+    [short] = report.reached(pd.DataFrame(rows))
+    assert "83.2 % on cifar10_jpeg, not within 2 points of 85.3 % with both" in short and "provisional" in short
+    [whole] = report.reached(pd.DataFrame([rows[0], rows[1] | {"knn_projection_test": 0.9}]))
+    assert "provisional" not in whole and "outstanding" not in whole
+    original = {"run": runs.folder(studies.anchors("cifar10")[0], "cifar10").name, "data": "cifar10"}
+    assert "80.7 % on cifar10, not within 1 point of" in report.reached(pd.DataFrame([rows[0] | original]))[0]
+
+
 # ---- what is committed ----
 
 def uncommitted():
