@@ -159,20 +159,21 @@ def answers(t, rows, profile):
         found += [(question, f"Gains of linear accuracy in points: {', '.join(gains)}. Shown, by an interval above 0, on {told(claim)}.")
                   ] if gains else []
     if longer := _twice_as_long(t, arms):
-        each = ", ".join(f"{label[a]} {100 * gain:+.1f} ({n} seed{'s' * (n > 1)})" for a, gain, n in longer).replace(" -", " −")
-        found.append(("Or do they only need longer?", f"Twice the epochs of the baseline gain, in points of linear accuracy: {each}. Not "
-                      "judged."))
+        each = "; ".join(f"{label[a]} {100 * gain:+.1f}" + (f" [{100 * low:+.1f}, {100 * high:+.1f}], {n} seeds" if n > 1 else ", 1 seed")
+                         for a, gain, low, high, n in longer).replace(" -", " −").replace("[-", "[−")
+        found.append(("Or do they only need longer?", f"Twice the epochs of the baseline gain, in points of linear accuracy: {each}. No "
+                      "verdict: seed 0 was seen before it was asked."))
     return found
 
 
 def _twice_as_long(t, arms):
-    """[(encoder, mean gain of linear accuracy over seeds, number of seeds)] of the baseline's recipe for twice the epochs."""
+    """[(encoder, mean gain of linear accuracy, its 95 % interval's bounds, number of seeds)] of the baseline for twice the epochs."""
     found = []
     for arch, b in arms.groupby("arch", sort=False):
         twice = 2 * int(b.epochs.iloc[0])
         a = claims.departing(t[t.arch == arch], b, {"epochs": twice, "all_epochs": twice})
         both = a.merge(b, on="seed", suffixes=("", "_baseline"))
-        found += [(arch, (both.linear_test - both.linear_test_baseline).mean(), len(both))] if len(both) else []
+        found += [(arch, *claims.interval(both.linear_test - both.linear_test_baseline), len(both))] if len(both) else []
     return found
 
 
