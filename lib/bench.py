@@ -125,7 +125,7 @@ def median(found):
     return {name: statistics.median(values) for name, values in found.items()}
 
 
-def times(found, one, other, name, digits=2):
+def ratios(found, one, other, name, digits=2):
     """How many times as fast `one` is, as three columns {name, name_least, name_most}: median, least and most of the ratios within a round,
     since one round sees one state of a machine that others use too."""
     ratios = [a / b for a, b in zip(found[one], found[other], strict=True)]
@@ -193,7 +193,7 @@ def steps(archs, rounds):
         found = alternating(config, data, rounds + 1) if device() == "cpu" else in_turns(
             {"whole": whole(config, data), "bare": bare(config, data, IMAGES // config.batch_size)}, rounds)
         rows.append({"arch": arch} | {f"{name}_step_images_per_second": round(value) for name, value in median(found).items()}
-                    | times(found, "whole", "bare", "ratio", 3) | {"goal": GOALS["whole step / bare step"]})
+                    | ratios(found, "whole", "bare", "ratio", 3) | {"goal": GOALS["whole step / bare step"]})
     return pd.DataFrame(rows)
 
 
@@ -292,17 +292,18 @@ def rivals(archs, rounds):
         measures["lightly, bare step"] = bare(config, data, number, step=lightly_step(config, data))
         found = in_turns(measures, rounds)
         rows += [{"arch": arch, "pipeline": name, "workers": workers.get(name, ""), "images_per_second": round(value),
-                  **times(found, "ours", name, "ours_is_times_as_fast"), "goal": GOALS.get(name, ""), **equal(found, name),
+                  **ratios(found, "ours", name, "ours_is_times_as_fast"), "goal": GOALS.get(name, ""), **equal(found, name),
                   "why": WHY[name]}
                  for name, value in median(found).items()]
     return pd.DataFrame(rows)
 
 
 def equal(found, name, ours="ours, torchvision's encoder"):
-    """How many times as fast as a rival of torchvision's layers ours is when it has them too, and the goal for that."""
+    """How many times as fast as a rival of torchvision's layers ours is when it has them too, and the goal for that; nothing for other
+    rivals, and on a GPU."""
     if ours not in found or not name.startswith("lightly"):
         return {}
-    return times(found, ours, name, "with_the_same_layers") | {"goal_with_the_same": GOALS.get(f"{name}, same layers", "")}
+    return ratios(found, ours, name, "with_the_same_layers") | {"goal_with_the_same": GOALS.get(f"{name}, same layers", "")}
 
 
 def undone(within, config, data):
@@ -336,7 +337,7 @@ def tried(archs, rounds):
         measures |= {what: undone(within, config, data) for what, within in without.items()}
         found = in_turns(measures, rounds)
         rows += [{"arch": arch, "what": name, "images_per_second_without": round(value),
-                  **times(found, "everything", name, "gives")} for name, value in median(found).items()]
+                  **ratios(found, "everything", name, "gives")} for name, value in median(found).items()]
     return pd.DataFrame(rows)
 
 
@@ -362,7 +363,7 @@ def switches(archs, rounds, count=4):
             with patch.object(train, "optimizer_of", unfused):
                 measures["fp32, optimiser not fused"] = bare(base, data, count, clock)
             found, threads = in_turns(measures, rounds), torch.get_num_threads()
-        rows += [{"arch": arch, "switch": name, "images_per_second": round(value), **times(found, name, "fp32", "relative")}
+        rows += [{"arch": arch, "switch": name, "images_per_second": round(value), **ratios(found, name, "fp32", "relative")}
                  for name, value in median(found).items()]
     return pd.DataFrame(rows).assign(threads=threads)
 
@@ -377,7 +378,7 @@ def projectors(archs, rounds, count=4):
         with one_thread() as clock:
             measures = {kind: bare(replace(base, projector=kind[0], projector_bn=kind[1]), data, count, clock) for kind in kinds}
             found, threads = in_turns(measures, rounds), torch.get_num_threads()
-        rows += [{"arch": arch, "projector": kind, "projector_bn": bn, **times(found, usual, (kind, bn), "relative_time", 3)}
+        rows += [{"arch": arch, "projector": kind, "projector_bn": bn, **ratios(found, usual, (kind, bn), "relative_time", 3)}
                  for kind, bn in kinds]
     return pd.DataFrame(rows).assign(threads=threads)
 

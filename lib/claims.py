@@ -224,7 +224,8 @@ for _r in REMEDIES:
     _each = f"{_where}: one that contradicts refutes"
     CLAIMS.append(Claim(f"{_r.name}_helps", _r.statement, _r.source, f"{_arm}: linear-probe accuracy on held-out images (the probe's "
                         f"learning rate chosen on val), {AGAINST.format(_other)}{_each}", notebook=_r.notebook))
-    CLAIMS.append(Claim(f"{_r.name}_gathers", f"{_r.statement}: completeness at equal purity rises",
+    _relieved = re.sub(r"(help|improve)(s?) (all five )?small models", r"relieve\2 over-clustering of \3small models", _r.statement)
+    CLAIMS.append(Claim(f"{_r.name}_gathers", f"{_relieved} (completeness at equal purity rises)",
                         f"{_r.source}; relief of over-clustering",
                         f"{_arm}: completeness at the purity (homogeneity) that the latter has on average with {MATCHED} clusters a class, "
                         f"{AGAINST.format(_other)}; where a run's curve does not hold that purity its nearest end counts, which "

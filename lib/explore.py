@@ -181,9 +181,9 @@ def umaps(found, classes, factors=None, images=None, title=""):
     choose = Select(title="Colour", value="class", options=list(colours), width=160)
     choose.js_on_change("value", CustomJS(args={"source": source, "colours": colours}, code="""
         source.data.colour = colours[cb_obj.value]; source.change.emit();"""))
-    grid = gridplot([panels], toolbar_location="above", merge_tools=True)
+    grid = gridplot([panels], toolbar_location="above", merge_tools=True, sizing_mode="scale_width")       # as narrow as the page
     bundled = Resources(mode="inline", log_level="error")
-    page = file_html(column(choose, grid), bundled, title or "UMAP")
+    page = file_html(column(choose, grid, sizing_mode="scale_width"), bundled, title or "UMAP")
     return (f'<div class="umaps"><div>{text(title)}</div>'
             f'<iframe srcdoc="{html.escape(page)}" title="{text(f"{title} UMAP to explore".strip())}" loading="lazy" '
             f'style="width: 100%; max-width: {PANEL * len(panels) + 30}px; height: {PANEL + 110}px; border: 0; background: #fff">'

@@ -225,16 +225,19 @@ def ablation(table, columns=ABLATION, gain="linear_test", costs=None):
 
 def beside_paper(tables, changes, paper):
     """What the arms `changes` gain, beside the paper's figure 1: linear accuracy in percent of the baseline and of the same encoder trained
-    with labels, the gain of each arm in points, mean [95 % interval over seeds]; theirs on ImageNet. A column per small encoder, a row per
-    number and where it is from. tables: {profile: table}; paper: results/reference/paper_headline.csv, by model."""
+    with labels, the gain of each arm in points, mean [95 % interval over seeds], with what it starts from where it has fewer seeds than
+    the baseline; theirs on ImageNet. A column per small encoder, a row per number and where it is from. tables: {profile: table}; paper:
+    results/reference/paper_headline.csv, by model."""
     standard, rows = paper.baseline_200_percent, {}
     for p, t in tables.items():
-        won = gains(t, "linear_test")
+        won, seeds = gains(t, "linear_test"), t[t.arm == "trained"].groupby("arch").seed.nunique()
         for words, part, column, sign in (
                 ("baseline", t[t.arm == "trained"], "linear_test", ""), ("with labels", t[t.arm == "supervised"], "linear_test", ""),
                 *((f"gain: {c}", won[won.change == c], "gain", "+") for c in dict.fromkeys(won.change) if c in changes)):
-            found = part.dropna(subset=column).groupby("arch")[column].agg(shown, sign=sign)
-            rows |= {(p, words): found} if len(found) else {}
+            found = {arch: shown(own[column], sign=sign) + (
+                f", {len(own)} seed{'s' * (len(own) > 1)}, from {100 * own.linear_test_baseline.mean():.1f}"
+                if sign and len(own) < seeds[arch] else "") for arch, own in part.dropna(subset=column).groupby("arch")}
+            rows |= {(p, words): pd.Series(found)} if found else {}
     rows[("paper", "baseline, 200 epochs")] = standard.map("{:.1f}".format)
     for name, words in (("improved_200_percent", "its remedies together, 200 epochs"), ("improved_800_percent", "the same, 800 epochs"),
                         ("seed_resnet50_teacher_percent", "SEED alone")):
@@ -738,7 +741,8 @@ def over_epochs(history, columns, title=""):
 def widths(table, columns, title="", arch="resnet18", reference=models.LARGE):
     """One encoder at several widths: every run a dot, mean and 95 % interval; grey line: the large reference. A panel per column.
 
-    columns: column -> label of the axis. A panel says how many runs have no such number. Returns Axes.
+    columns: column -> label of the axis. A panel says how many runs have no such number; where some have none, there is no mean. Returns
+    Axes.
     """
     runs = pd.concat([_runs(table, arm) for arm in ("width", "trained")])
     runs = runs.reindex(columns=runs.columns.union(list(columns)))
@@ -753,13 +757,14 @@ def widths(table, columns, title="", arch="resnet18", reference=models.LARGE):
             ax.text(0.5, 0.03, f"not defined for {len(part) - len(have)} of {len(part)} runs", transform=ax.transAxes, ha="center",
                     fontsize=7.5, color="0.35")
         ax.plot(have.width, have[column], linestyle="", marker="o", markersize=4, alpha=0.6, color=colour(arch))
-        for width, values in have.groupby("width")[column]:
+        whole = part.groupby("width")[column].filter(lambda values: values.notna().all()).index
+        for width, values in part.loc[whole].groupby("width")[column]:
             mean, low, high = claims.interval(values)
             ax.plot([width], [mean], marker="_", markersize=13, markeredgewidth=2.2, color=colour(arch))
             ax.plot([width, width], [low, high], color=colour(arch), linewidth=1.4)
-        mean = have.groupby("width")[column].mean()
+        mean = part.loc[whole].groupby("width")[column].mean()
         ax.plot(mean.index, mean, color=colour(arch), linewidth=1.2, label=label(arch))
-        if large[column].notna().any():
+        if len(large) and large[column].notna().all():
             ax.axhline(large[column].mean(), color=colour(reference), linewidth=1, label=label(reference))
         ax.set_xscale("log", base=2)
         ax.set_xticks(sorted(part.width.unique()), [f"{w:g}" for w in sorted(part.width.unique())])

@@ -26,10 +26,10 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, cpu_count, delayed
 
-from lib import check_name, claims, explore, models, positive, runs, studies
+from lib import check_name, claims, data, explore, models, positive, probe, runs, schedule, studies
 from lib.changes import changes
 from lib.explore import html_table, text
-from lib.summary import ALONE, MARK, agreement, answers, of_encoders, overall, partly, said, short, terminal
+from lib.summary import ALONE, DECISIONS, MARK, agreement, answers, grid, of_encoders, overall, partly, said, short, terminal, whose_number
 
 ROOT = runs.ROOT
 NOTEBOOKS = ROOT / "notebooks"
@@ -41,11 +41,15 @@ QUESTION = ("Can small networks learn by contrastive self-supervision without a 
             "([AAAI 2022](https://arxiv.org/abs/2107.14762)) answer that they complete the pretext task without overfitting but "
             "over-cluster: they split every class into small pure groups instead of gathering it.")
 STUDY = ("This study trains the paper's five small encoders and a large reference with MoCo v2, measures both observations, and "
-         "ends each claim in a verdict that follows from a 95 % interval by a rule fixed before the runs.")
+         "ends each claim in a verdict that follows from a 95 % interval by a rule fixed before the runs; where its code was made "
+         "stricter afterwards, \"What changed, and why\" says so.")
 KIND = {"textures": "drawn grey patterns of 32 pixels, whose factors are known", "cifar10": "photographs of 32 pixels (CIFAR-10)",
         "cifar10_jpeg": "photographs of 32 pixels (a JPEG copy of CIFAR-10)"}
 WORDS = {
     "profile": "a data set, a schedule and seeds: a column of the verdicts",
+    "arm": "runs that differ in their seeds alone: an encoder's baseline, or its baseline with a change",
+    "the paper's four, the paper's three": "temperature 0.1, stronger augmentation, a wide projector and a start by SEED; the same without "
+                                           "that start, hence without a teacher",
     "as a whole": "a claim about all encoders is supported by all of them, and contradicted by one, whose interval nothing corrects",
     "textures:tint=0.5": "the same patterns, each with a hue that says nothing of its class: a shortcut, built in",
     "pretext task": "instance discrimination: is an image nearer to its own view than to every other image? D-SD: originals, each against "
@@ -62,9 +66,10 @@ WORDS = {
                                           "undecided too where the rule asks for more, such as an encoder that has learned",
     "SEED": "distillation without labels: a small encoder learns a large one's similarities; a start by SEED has a teacher"}
 
-MARKS = ", ".join(f"{MARK[v]} {v}" for v in (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED))
-LEGEND = (f"Of a claim about all encoders the least favourable encoder is shown, with its interval. {MARKS}. The rules: "
-          "[results/claims.csv](results/claims.csv), column `test`.")
+MARKS = ", ".join(f"{MARK[v]} {v}" for v in DECISIONS)
+LEAST = ("Of a claim about all encoders that one is shown, with its interval, which has the verdict of all and of those the least effect; "
+         "one that contradicts refutes")
+LEGEND = f"{LEAST}. {MARKS}. The rules: [results/claims.csv](results/claims.csv), column `test`."
 
 
 # ---- notebooks in batch ----
@@ -190,11 +195,11 @@ def observed(t):
 
 def caption(t, profile):
     """What stands in `headline`, in words: how many images, what chance would give, what the last columns are."""
-    first = t[t.profile == profile].iloc[0]
+    first = observed(t[t.profile == profile]).iloc[0]
     return (f"{first.images_train:,.0f} training and {first.images_test:,.0f} held-out images of {first.classes:.0f} classes. Percent on "
-            f"the latter, mean ± half the 95 % interval over seeds; chance is {100 / first.classes:.1f}, in the pretext task "
-            f"{100 / first.instances_test:.2f}. Supervised by the same recipe: linear probe, one seed, a lower bound of the ceiling. "
-            "Paper: ImageNet, 200 epochs.")
+            f"the latter, mean ± half the 95 % interval over seeds; chance is {100 / first.classes:.1f} with equal classes, in the "
+            f"pretext task {100 / first.instances_test:.2f}. Supervised by the same recipe: linear probe, one seed, a lower bound of the "
+            "ceiling. Paper: ImageNet, 200 epochs.")
 
 
 def headline(t, profile):
@@ -225,9 +230,9 @@ def headline(t, profile):
 
 # ---- pages ----
 
-def number(shown):
+def number(effect):
     """An effect on one line; without one, why."""
-    return f'<span class="number">{text(shown)}</span>' if shown else f'<span class="quiet">{claims.UNREACHED}</span>'
+    return f'<span class="number">{text(effect)}</span>' if effect else f'<span class="quiet">{claims.UNREACHED}</span>'
 
 
 def behind(row):
@@ -236,18 +241,18 @@ def behind(row):
     return f"<details><summary>{len(row.runs.split())} runs</summary><ul>{links}</ul></details>" if links else ""
 
 
-def verdict_cell(row, parts=(), counts=""):
+def verdict_cell(row, parts=(), counts="", whose=""):
     """Verdict, effect, interval, n and runs of one ledger row (None: nothing was run), as HTML; parts: of_encoders, if only some were
-    tested; counts: `agreement`."""
+    tested; counts: `agreement`; whose: `whose_number`."""
     if row is None or row.verdict == claims.NOT_TESTED:
         each = [f'<div><span class="verdict {r.verdict.replace(" ", "-")}">{MARK[r.verdict]}</span> '
                 f'{text(label)}: {number(claims.effect(r)[0])}{behind(r)}</div>' for label, r in parts]
         return f'<span class="verdict not-tested">{MARK[claims.NOT_TESTED]} not tested</span>{" as a whole" if each else ""}{"".join(each)}'
-    shown, bounds = claims.effect(row)
+    effect, bounds = claims.effect(row)
     least = claims.smallest_detectable(row)
     parts = [f'<span class="verdict {row.verdict.replace(" ", "-")}">{MARK[row.verdict]} {text(row.verdict)}</span>',
-             f'<span class="quiet">{text(claims.reading(row))}</span>' if shown and claims.reading(row) else "",
-             number(shown), number(bounds) if bounds else "",
+             f'<span class="quiet">{text(claims.reading(row))}</span>' if effect and claims.reading(row) else "",
+             text(whose) + number(effect), number(bounds) if bounds else "",
              f'<span class="quiet">n = {row.n}{f", smallest detectable {least}" if least else "" if bounds else ", no interval"}</span>',
              f'<span class="quiet">{text(counts.strip(" ()"))}</span>' if counts else ""]
     return "<br>".join(part for part in parts if part) + behind(row)
@@ -262,18 +267,18 @@ def rule_html(claim):
     return f"<ul>{''.join(f'<li>{text(clause)}</li>' for clause in claims.clauses(claim.rule))}</ul>"
 
 
-def whole_html(rows, profiles, mine, shown, pages):
-    """The verdicts on the claims `shown`, as a table: one row a claim, one column a profile. pages: notebooks that it links to."""
+def whole_html(rows, profiles, mine, asked, pages):
+    """The verdicts on the claims `asked`, as a table: one row a claim, one column a profile. pages: notebooks that it links to."""
     def cell(c, p):
         row = next(rows[(rows.claim == c.name) & (rows.profile == p)].itertuples(), None)
-        return verdict_cell(row, of_encoders(rows, c.name, p), agreement(rows, row) if row else "")
-    body = [[f'{stated(c, pages)}<br><span class="quiet">{text(c.source)}</span>', *[cell(c, p) for p in profiles]] for c in shown]
-    return html_table(["Claim", *named(profiles, mine)], body, "Effect and 95 % interval over n seeds (of two arms, the smaller n). A "
-                      "claim about all encoders: the least favourable is shown, one that contradicts refutes, nothing is corrected for "
-                      f"their number (what a correction would leave stands in the index). {MARKS}.")
+        return verdict_cell(row, of_encoders(rows, c.name, p), *((agreement(rows, row), whose_number(rows, row)) if row else ()))
+    body = [[f'{stated(c, pages)}<br><span class="quiet">{text(c.source)}</span>', *[cell(c, p) for p in profiles]] for c in asked]
+    return html_table(["Claim", *heads(profiles, mine)], body, "Effect and 95 % interval over n seeds (of two arms, the smaller n). "
+                      f"{LEAST}, and nothing is corrected for their number (what a correction would leave stands under \"In short\" of the "
+                      f"index). {MARKS}.")
 
 
-def named(profiles, mine):
+def heads(profiles, mine):
     """Heads of columns."""
     return [f"<code>{text(p)}</code>{'<br>your run' if p == mine else ''}" for p in profiles]
 
@@ -287,7 +292,7 @@ def ledger_html(rows, profiles, mine, pages):
         names = list(dict.fromkeys(rows[rows.claim.str.startswith(c.name + "/")].claim))
         parts = [[text(models.ENCODERS[n.split("/")[1]].label if n.split("/")[1] in models.ENCODERS else n),
                  *[verdict_cell(next(rows[(rows.claim == n) & (rows.profile == p)].itertuples(), None)) for p in profiles]] for n in names]
-        parts = html_table(["Encoder", *named(profiles, mine)], parts, f"{c.statement}: each encoder") if parts else ""
+        parts = html_table(["Encoder", *heads(profiles, mine)], parts, f"{c.statement}: each encoder") if parts else ""
         out.append(f"<details><summary><code>{text(c.name)}</code>: the test{' and each encoder' if parts else ''}</summary>"
                    f"{rule_html(c)}{parts}</details>")
     if lacking := [c for c in claims.CLAIMS if c.name not in tested]:
@@ -300,14 +305,20 @@ def ledger_html(rows, profiles, mine, pages):
 def short_html(t, rows, profiles):
     out = []
     for profile in profiles:
-        asked = "".join(f"<dt>{text(question)}</dt><dd>{text(answer)}</dd>" for question, answer in answers(t, rows, profile))
-        out.append(f"<p>The paper's questions, answered on <code>{text(profile)}</code>:</p><dl>{asked}</dl>"
-                   if asked else "")
+        asked = "".join(f"<dt>{text(question)}</dt><dd><b>{text(answer)}</b> {text(why)}</dd>"
+                        for question, answer, why in answers(t, rows, profile))
+        if asked:
+            each = grid(rows, profile)
+            body = [[f'<span class="number">{text(c)}</span>' if i else text(c) for i, c in enumerate(row)] for row in each.values]
+            out.append(f"<p>The paper's questions, answered on <code>{text(profile)}</code>:</p><dl>{asked}</dl>"
+                       + html_table([text(c) for c in each], body, f"Each encoder's verdict and effect. {MARKS}."))
     for profile in profiles:
         counts, decided, alone = short(rows, profile)
         lines = [f'<li><span class="verdict {v}">{MARK[v]} {v}</span> {text(words)}</li>' for v, words in decided]
-        out.append(f"<p><code>{text(profile)}</code>, {text(counts)}</p>" + (f"<ul>{''.join(lines)}</ul>" if lines else ""))
-        out.append(f"<p>{ALONE}</p><ul>{''.join(f'<li>{text(words)}</li>' for words in alone)}</ul>" if alone else "")
+        lines = (f"<ul>{''.join(lines)}</ul>" if lines else "") + (
+            f"<p>{ALONE}</p><ul>{''.join(f'<li>{text(words)}</li>' for words in alone)}</ul>" if alone else "")
+        out.append(f"<p><code>{text(profile)}</code>, {text(counts)}</p>"
+                   + (f"<details><summary>What is decided on <code>{text(profile)}</code></summary>{lines}</details>" if lines else ""))
     return "".join(out)
 
 
@@ -325,29 +336,30 @@ def pending(t, profile, data=None, archs=None):
 WITHIN = {"cifar10": 1, "cifar10_jpeg": 2}     # points below the MoCo authors' kNN at which it counts as reached; the copy is lossy
 
 
-def others():
+def published():
     """What others report on CIFAR-10, a row each (results/reference)."""
     return pd.read_csv(ROOT / "results" / "reference" / "cifar10_anchors.csv")
 
 
-def reached(t):
+def check_on_photographs(t):
     """Does ResNet-18 by the settings of the MoCo authors' CIFAR-10 notebook reach their kNN (`studies.anchors`)? The check of the whole
-    pipeline on photographs, as a list of one sentence; none where the table holds no run on them."""
-    if not len(t) or not t.data.str.startswith("cifar10").any():
+    pipeline, as a list of one sentence; none where the table holds no run on CIFAR-10."""
+    if not len(t) or not t.data.isin(WITHIN).any():
         return []
-    theirs, said, passed = others(), [], True
-    for known in theirs[theirs.source == theirs.source[0]].drop_duplicates("query_views").itertuples():     # the shortest of each
-        views, ours = f"with {'both views as queries' if known.query_views == 2 else 'one view as query'}", []
-        for data, points in WITHIN.items():
-            names = [runs.folder(c, "cifar10").name for c in studies.anchors("cifar10", data)
-                     if (c.projector, c.epochs, 1 + c.symmetric) == ("linear", known.epochs, known.query_views)]
-            for knn in t[(t.profile == "cifar10") & t.run.isin(names)].get("knn_projection_test", ()):
-                near = 100 * knn >= known.knn_percent - points
+    said, passed, theirs = [], True, published()
+    theirs = theirs[theirs.source.str.startswith("MoCo authors") & (theirs.epochs == studies.profile("cifar10").long)]
+    for known in theirs.itertuples():
+        views, ours = f"{known.knn_percent:g} % with {'both views as queries' if known.query_views == 2 else 'one view as query'}", []
+        for name, points in WITHIN.items():
+            names = [runs.folder(c, "cifar10").name for c in studies.anchors("cifar10", name)
+                     if (c.projector, 1 + c.symmetric) == ("linear", known.query_views)]
+            for knn in t[(t.profile == "cifar10") & t.run.isin(names)].get("knn_projection_test", pd.Series(dtype=float)).dropna():
+                near = round(100 * knn, 1) >= known.knn_percent - points
                 passed &= near
-                ours.append(f"{100 * knn:.1f} % on {data}, {'' if near else 'not '}within {points} point{'s' * (points > 1)} of "
-                            f"{known.knn_percent:g} % {views}")
+                ours.append(f"{100 * knn:.1f} % on {name}, {'no more' if near else 'more'} than {points} point{'s' * (points > 1)} below "
+                            f"{views}")
         passed &= bool(ours)
-        said += ours or [f"{known.knn_percent:g} % {views}, outstanding for want of a GPU"]
+        said += ours or [f"outstanding: {views}"]
     return ["The check of the whole pipeline on photographs, ResNet-18 by the settings of the MoCo authors' CIFAR-10 notebook against "
             f"their kNN: {'; '.join(said)}." + ("" if passed else " Until it is reached, numbers on photographs are provisional.")]
 
@@ -371,19 +383,51 @@ def words_html():
 
 def headline_html(t, profile):
     rows = headline(t, profile)
-    first = t[t.profile == profile].iloc[0]
+    first = observed(t[t.profile == profile]).iloc[0]
     name = profile if first.data == profile else f"{profile} ({first.data})"
     body = [[f'<span class="number">{text(c) or "–"}</span>' for c in row] for row in rows.values]
     return html_table([text(c) for c in rows], body, f"{name}: {caption(t, profile)}")
 
 
-def others_html():
+def protocol_html(t, profile):
+    """How the numbers of `headline` came about, folded: pretraining, evaluation, and what each encoder costs."""
+    arms = claims.baseline(t[t.profile == profile])
+    if arms.empty:
+        return ""
+    c, first = studies.base(profile, arms.arch.iloc[0], arms.data.iloc[0]), arms.iloc[0]
+    negatives = f"a queue of {c.queue:,}" + (" and the other keys of the batch" if c.batch_keys else "")
+    told = {
+        "Pretraining": f"MoCo v2, {'both views' if c.symmetric else 'one view'} as query, {negatives} as negatives, temperature {c.tau:g}, "
+                       f"momentum {c.m:g}, projector {c.projector} to {c.dim} dimensions, stem {c.stem}, BatchNorm in {c.bn_splits} "
+                       f"group{'s' * (c.bn_splits > 1)}, {c.optimizer}, cosine schedule, batches of {c.batch_size}, {c.epochs} epochs: "
+                       f"{2 * c.epochs * first.images_train:,.0f} views.",
+        "Choices": f"{studies.search_note(profile, [studies.base(profile, a, first.data) for a in arms.arch.unique()])}; nothing on "
+                   "held-out images.",
+        "Evaluation": "the last checkpoint's h of original images, from the query encoder, its BatchNorm statistics re-estimated on "
+                      f"{probe.CALIBRATION:,} training images. kNN: cosine, k = {probe.KNN_K}, votes weighted by exp(s / {probe.KNN_T:g}). "
+                      f"Linear probe: standardised h, {probe.PROBE_EPOCHS} epochs, its learning rate chosen on val. Pretext task: each of "
+                      f"{first.instances_test:,.0f} held-out originals against one view of each."}
+    side = (schedule.extent(first.data) or data.EXTENTS.get(first.data, (224, 0)))[0]
+    costs = models.table(side, c.stem).set_index("name")
+    made = arms.assign(rate=arms.images_train * arms.epochs / arms.seconds).groupby("arch", sort=False)
+    body = [[text(models.ENCODERS[arch].label), *([f"{costs.backbone_parameters[arch] / 1e6:.2f} M",
+             f"{costs.multiply_adds[arch] / 1e6:,.0f} M"] if arch in costs.index else ["–", "–"]),
+             text(", ".join(part.precision.unique())), f"{part.rate.max():,.0f}", text(", ".join(part.device.unique()))]
+            for arch, part in made]
+    table = html_table(["Encoder", "Parameters", f"Multiply-adds at {side} px", "Precision", "Images a second", "On"], body,
+                       "Without a head. Images a second of the fastest seed's whole training, one of several side by side.")
+    return (f"<details><summary>Protocol and cost on <code>{text(profile)}</code></summary><dl>"
+            + "".join(f"<dt>{what}</dt><dd>{text(words)}</dd>" for what, words in told.items()) + f"</dl>{table}</details>")
+
+
+def published_html():
     """What others report on CIFAR-10, as a table."""
     head = ["Source", "Encoder", "Epochs", "Views as queries", "kNN", "Linear probe", "How"]
-    body = [[text(r.source), text(models.ENCODERS[r.model].label), f"{r.epochs}", f"{r.query_views}",
-             *("–" if math.isnan(value) else f"{value:g}" for value in (r.knn_percent, r.linear_percent)), text(r.protocol)]
-            for r in others().itertuples()]
-    return html_table(head, body, "What others report on CIFAR-10, all 50,000 images, in percent (results/reference).")
+    body = [[text(r.source), text(models.ENCODERS[r.model].label), f"{r.epochs}", *("–" if math.isnan(value) else f"{value:g}"
+             for value in (r.query_views, r.knn_percent, r.linear_percent)), text(r.protocol)]
+            for r in published().itertuples()]
+    return html_table(head, body, "What others report on CIFAR-10, in percent (results/reference); ours keeps a tenth of the training "
+                      "images to choose with.")
 
 
 def encoders_html():
@@ -524,8 +568,9 @@ def index_page(t, rows, profiles, mine, pages, note="", drawn=""):
         parts.append(f"The profile `{mine}` was run on this machine, with few seeds; the other columns are the study's committed runs.\n")
     lacking = [p for p in profiles if not len(t) or not (t.profile == p).any()]
     profiles = [p for p in profiles if p not in lacking]
+    check = check_on_photographs(t)
     notes = [sentence for p in profiles for sentence in [*(pending(t, p) if p != mine else []), *claims.caveats(t, p),
-                                               *claims.of_mixing(rows[rows.profile == p])]] + reached(t)
+                                               *claims.of_mixing(rows[rows.profile == p])]] + check
     parts += [raw(trained_html(t, profiles)), raw(words_html()), "## In short\n", raw(short_html(t, rows, profiles))] if profiles else []
     parts += [raw(f"<p>{text(note)}</p>")] if note else []
     if lacking:
@@ -538,7 +583,7 @@ def index_page(t, rows, profiles, mine, pages, note="", drawn=""):
     if drawn:
         parts.append(raw(f'<p><img class="headline" src="_static/figure.svg" alt="{text(FIGURE)}"></p><p class="quiet">The committed runs '
                          f'of {text(drawn)}: each dot is a seed, each bar a 95 % interval.</p>'))
-    parts += [*[raw(headline_html(t, p)) for p in profiles], raw(others_html()) if reached(t) else "",
+    parts += [*[raw(headline_html(t, p) + protocol_html(t, p)) for p in profiles], raw(published_html()) if check else "",
               "## Encoders\n", raw(encoders_html()), "## Runs and machines\n", raw(machines_html(t)),
               *(f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n" + "\n".join(names) + "\n```\n"
                 for caption, names in (("Notebooks", pages), ("To explore", ["ledger", "runs", "changes", "take_away"])))]
@@ -730,13 +775,13 @@ def readme_results(t):
     rows = overall(everything)
     tested = set(everything[everything.verdict != claims.NOT_TESTED].claim.str.split("/").str[0])
     verdicts = pd.DataFrame([{"claim": f"{c.statement} ({c.source})"} | {
-        p: f"**{r.verdict}** {said(r)}{agreement(everything, r)}{partly(everything, r)}".strip() for p in profiles
-        for r in rows[(rows.claim == c.name) & (rows.profile == p)].itertuples()} for c in claims.CLAIMS if c.name in tested])
+        p: f"**{r.verdict}** {whose_number(everything, r)}{said(r)}{agreement(everything, r)}{partly(everything, r)}".strip()
+        for p in profiles for r in rows[(rows.claim == c.name) & (rows.profile == p)].itertuples()} for c in claims.CLAIMS if c.name in tested])
     lacking = f"{len(claims.CLAIMS) - len(tested)} of {len(claims.CLAIMS)} claims are *not tested* on any encoder yet, for want of runs." \
         if len(tested) < len(claims.CLAIMS) else ""
     brief = [f"The paper's questions, answered on `{p}`{of_what(t, p)}:\n\n"
-             + "\n".join(f"- **{question}** {answer}" for question, answer in asked)
-             for p in profiles if (asked := answers(t, everything, p))]
+             + "\n".join(f"- **{question}** *{answer}* {why}" for question, answer, why in asked)
+             + f"\n\n{markdown(grid(everything, p))}\n\n{MARKS}." for p in profiles if (asked := answers(t, everything, p))]
     decisions = []
     for p in profiles:
         counts, decided, alone = short(everything, p)
@@ -744,7 +789,7 @@ def readme_results(t):
         decisions.append(f"**`{p}` in short**, {counts}" + ("\n" + lines if lines else ""))
         decisions.append(f"{ALONE}\n" + "".join(f"\n- {words}" for words in alone) if alone else "")
     caveats = "\n".join(f"- {sentence}" for sentence in [*(sentence for p in profiles for sentence in [
-        *pending(t, p), *claims.caveats(t, p), *claims.of_mixing(everything[everything.profile == p])]), *reached(t)])
+        *pending(t, p), *claims.caveats(t, p), *claims.of_mixing(everything[everything.profile == p])]), *check_on_photographs(t)])
     tables = [f"`{p}`: {caption(t, p)}\n\n{markdown(headline(t, p))}" for p in profiles]
     drawn = (f"![{FIGURE}](results/figure.svg)\n\n"
              f"The committed runs of `{profiles[0]}`: each dot is a seed, each bar a 95 % interval.")
@@ -763,30 +808,33 @@ def readme_speed(folder=None):
     if "steps" not in found:
         return "`make bench` measures it on your machine; our own tables are outstanding."
     steps, lacking = found["steps"], [name for name in ("rivals", "limits") if name not in found]
-    rows = {"whole training step, images/s": lambda a: f"{steps.whole_step_images_per_second[a]:,}",
-            f"share of the bare model step's rate, median over rounds (goal {steps.goal.iloc[0]:.0%})": lambda a: f"{steps.ratio[a]:.0%}"}
+
+    def ratios(table, name, form):
+        return {a: f"{row[name]:{form}} ({row[f'{name}_least']:{form}} to {row[f'{name}_most']:{form}})" for a, row in table.iterrows()}
+
+    rows = {"whole training step, images/s": {a: f"{row.whole_step_images_per_second:,.0f}" for a, row in steps.iterrows()},
+            f"share of the bare model step's rate (goal {steps.goal.iloc[0]:.0%})": ratios(steps, "ratio", ".0%")}
     if "limits" in found:
-        share = found["limits"].share_of_limit
-        rows["bare step, share of this machine's limit (its rate of one large product or copy)"] = lambda a: f"{share[a]:.0%}"
-    rivals = found.get("rivals", pd.DataFrame(columns=["pipeline", "goal", "with_the_same_layers", "goal_with_the_same"]))
-    faster = {name: part.ours_is_times_as_fast for name, part in rivals.groupby("pipeline", sort=False)}
-    goals = rivals.groupby("pipeline").goal.first()
-    equal = {name: part.with_the_same_layers for name, part in rivals.groupby("pipeline")}
-    goals_equal = rivals.groupby("pipeline").goal_with_the_same.first()
-    for name in (n for n in faster if not n.startswith("ours") and "bare" not in n):     # those have other steps or no data
-        goal = f" (goal {goals[name]:g})" if goals[name] > 0 else ""
-        rows[f"ours, times as fast as: {name}{goal}"] = lambda a, name=name: f"{faster[name][a]:.1f}"
-        if goals_equal[name] > 0:
-            rows[f"the same with torchvision's layers on both sides (goal {goals_equal[name]:g})"] = (
-                lambda a, name=name: f"{equal[name][a]:.1f}")
-        if (bare := faster.get(f"{name}, bare step")) is not None:
-            rows[f"{name} on a constant batch, times as fast as {name}: the most that a pipeline could give"] = (
-                lambda a, name=name, bare=bare: f"{faster[name][a] / bare[a]:.1f}")
-    made, commits = steps.iloc[0], dict.fromkeys(table.commit.iloc[0][:7] for table in found.values())
-    drawn = pd.DataFrame([{"measured": what} | {models.ENCODERS[a].label: told(a) for a in steps.index} for what, told in rows.items()])
-    return (f"{markdown(drawn)}\n\nMeasured by `make bench` at {' and '.join(commits)} on {made.device}, {made.cores} cores, torch "
-            f"{made.torch}, in turns, so that other load on the machine moves ratios less than rates. Tables, each "
-            f"with the commit that it was measured at, in "
+        rows["bare step, share of this machine's limit (its rate of one large product or copy)"] = {
+            a: f"{share:.0%}" for a, share in found["limits"].share_of_limit.items()}
+    rivals = {name: part for name, part in found["rivals"].groupby("pipeline", sort=False)} if "rivals" in found else {}
+    for name, part in rivals.items():
+        if name.startswith("ours") or "bare" in name:                      # those have other steps or no data
+            continue
+        goal = f" (goal {part.goal.iloc[0]:g})" if part.goal.iloc[0] > 0 else ""
+        rows[f"ours, times as fast as: {name}{goal}"] = ratios(part, "ours_is_times_as_fast", ".1f")
+        if "goal_with_the_same" in part and (goal := part.goal_with_the_same.iloc[0]) > 0:         # not on a GPU
+            rows[f"the same with torchvision's layers on both sides (goal {goal:g})"] = ratios(part, "with_the_same_layers", ".1f")
+        if (bare := rivals.get(f"{name}, bare step")) is not None:
+            most = part.ours_is_times_as_fast / bare.ours_is_times_as_fast
+            rows[f"{name} on a constant batch, times as fast as {name}: the most that a pipeline could give"] = {
+                a: f"{value:.1f}" for a, value in most.items()}
+    drawn = pd.DataFrame([{"measured": what} | {models.ENCODERS[a].label: told.get(a, "") for a in steps.index}
+                          for what, told in rows.items()])
+    where = dict.fromkeys(f"{r.device}, {r.cores} cores, torch {r.torch}, at {r.commit[:7]}" for r in (t.iloc[0] for t in found.values()))
+    return (f"{markdown(drawn)}\n\nA range in brackets: the least and the most of the rounds, before it their median. Measured by "
+            f"`make bench` on {'; '.join(where)}; in turns, so that other load on the machine moves ratios less than rates. Tables, "
+            "each with the commit that it was measured at, in "
             f"[results/bench](results/bench): {', '.join(sorted(path.stem for path in folder.glob('*.csv')))}"
             + (f"; outstanding: {' and '.join(lacking)}." if lacking else "."))
 

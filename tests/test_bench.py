@@ -89,7 +89,7 @@ def test_alternatives_have_their_turns_after_a_warm_up_and_the_median_counts():
     found = bench.in_turns({"a": measure("a", [99, 1, 5, 3]), "b": measure("b", [99, 7, 8, 900])}, rounds=3)
     assert found == {"a": [1, 5, 3], "b": [7, 8, 900]} and calls == ["a", "b"] * 4
     assert bench.median(found) == {"a": 3, "b": 8}
-    assert bench.times(found, "b", "a", "x") == {"x": 7, "x_least": 1.6, "x_most": 300}        # not 8 / 3
+    assert bench.ratios(found, "b", "a", "x") == {"x": 7, "x_least": 1.6, "x_most": 300}        # not 8 / 3
 
 
 def test_torchvisions_views_of_one_image_have_the_moments_of_ours(textures):

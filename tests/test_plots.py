@@ -227,6 +227,10 @@ def test_widths_say_how_many_runs_have_no_such_number(table):
     axes = plots.widths(table.assign(purity=table.homogeneity_k12.mask(gone)), {"purity": "purity", "knn_test": "kNN"})
     assert [text.get_text() for text in axes[0].texts] == ["not defined for 1 of 5 runs"] and not axes[1].texts
     assert len(axes[0].lines[0].get_xdata()) == 4 and len(axes[1].lines[0].get_xdata()) == 5
+    some = (table.arm == "trained") & (table.seed == 0) & table.arch.isin(["resnet18", "resnet50"])
+    [ax] = plots.widths(table.assign(purity=table.homogeneity_k12.mask(some)), {"purity": "purity"})
+    [line] = [line for line in ax.lines if line.get_label() == plots.label("resnet18")]
+    assert line.get_xdata().tolist() == [0.25, 2] and not lines_of(ax, "resnet50")             # no mean of a selection
 
 
 def test_over_epochs_has_a_panel_per_number(history):

@@ -538,7 +538,7 @@ def test_a_notebook_says_what_is_missing_of_its_study_and_not_of_the_encoders_th
     paths = runs.paths(name)
     monkeypatch.setattr(runs, "paths", lambda profile: [path for path in paths if "resnet18-tau" not in path.name])
     studies.compared(name, encoders(name, archs=["resnet18"]), train=False)
-    assert capsys.readouterr().out.startswith(f"Of {len(observations(name))} runs planned for {name} in this notebook, 1 are not trained")
+    assert capsys.readouterr().out.startswith(f"Of {len(observations(name))} runs planned for {name} in this notebook, 3 are not trained")
 
 
 def test_the_search_of_an_encoder_that_is_not_remedied_is_that_of_its_rates():

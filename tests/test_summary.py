@@ -13,7 +13,9 @@ def test_a_verdict_on_two_encoders_shows_both_and_one_seed_is_said_to_be_one():
     rows = pd.DataFrame([row, row | {"claim": "projector_helps/mobilenet_v3_small"},
                          row | {"claim": "projector_helps/resnet18", "effect": 0.01, "low": np.nan, "high": np.nan, "n": 1}])
     whole, _, alone = rows.itertuples()
-    assert summary.agreement(rows, whole) == " (2 ?: MobileNetV3-Small −8.4, ResNet-18 +1.0)"
+    assert summary.agreement(rows, whole) == " (? MobileNetV3-Small −8.4, ? ResNet-18 +1.0)"
+    assert summary.agreement(rows.assign(effect=np.nan), whole) == " (2 ?)"
+    assert [summary.whose_number(rows[:n], whole) for n in (1, 2, 3)] == ["", "", "MobileNetV3-Small "]
     assert summary.agreement(rows[:2], whole) == " (MobileNetV3-Small, 1 of 2 encoders tested; one that contradicts refutes)"
     aside = pd.concat([rows, rows.iloc[[1]].assign(claim=f"{whole.claim}/deit_tiny")])
     assert summary.agreement(aside, whole) == summary.agreement(rows, whole)
@@ -49,30 +51,53 @@ def test_the_papers_questions_are_answered_from_the_numbers_of_all_encoders_or_n
     t.loc[trained & (t.arch == "deit_tiny"), "linear_test"] = 0.885
     t.loc[t.arch == "pixels", "instdisc_dsd_top1_test"] = 0.123
     rows = report.ledger(t, ["textures"])
-    first, pretext, clusters = summary.answers(t, rows, "textures")
+
+    def answered(t, rows):
+        return {question.split(",")[0].rstrip("?").split(" (")[0]: said for question, *said in summary.answers(t, rows, "textures")}
+
+    first, pretext, clusters = (answered(t, rows)[question] for question in (
+        "Do small encoders learn without a teacher", "Do they complete the pretext task", "Do they over-cluster"))
     standard = t[trained & (t.arch == "resnet18") & (t.width == 1) & (t.seed < 2)]
     longer = standard.assign(epochs=32, all_epochs=32, linear_test=standard.linear_test + [0.1, 0.2], arm="other", run="longer")
-    told = summary.answers(pd.concat([t, longer]), rows, "textures")[-1]
-    assert told[0] == "Or do they only need longer?" and "accuracy: ResNet-18 +15.0 [−48.5, +78.5], 2 seeds. No verdict" in told[1]
-    assert "accuracy: ResNet-18 +10.0, 1 seed. No" in summary.answers(pd.concat([t, longer[longer.seed == 0]]), rows, "textures")[-1][1]
+    lead, told = answered(pd.concat([t, longer]), rows)["Or do they only need longer"]
+    assert lead == "Undecided." and "accuracy: ResNet-18 +15.0 [−48.5, +78.5], 2 seeds. No rule" in told
+    sure = longer.assign(linear_test=standard.linear_test + [0.149, 0.151])
+    assert answered(pd.concat([t, sure]), rows)["Or do they only need longer"][0] == "Longer helps, too."
+    assert "ResNet-18 +10.0, 1 seed." in answered(pd.concat([t, longer[longer.seed == 0]]), rows)["Or do they only need longer"][1]
+    assert first[0] == "As well as with labels: 1 of five." and first[1].endswith("The large ResNet-50 reaches 70.0%.")
     assert "on DeiT-Ti (88.5%), and does not on MobileNetV3-Small (70.0%, 20 points less), Eff" in first[1]
-    assert first[1].endswith("The large ResNet-50 reaches 70.0%.") and "raw pixels have 12.3%" in pretext[1]
-    judged = rows[rows.claim.str.startswith("over_clustered_paper/")]
-    shown = [models.ENCODERS[c.split("/")[1]].label for c in judged.claim[judged.verdict == claims.SUPPORTED]]
-    assert clusters[1].startswith(f"By the paper's pair of measures {', '.join(shown) or 'none of the five'}")
+    assert "raw pixels 12.3%." in pretext[1]
+    for claim, words in (("over_clustered_paper", "By the paper's pair of measures {} do,"), ("over_clustered", "directly {}")):
+        judged = rows[rows.claim.str.startswith(claim + "/")].verdict
+        assert words.format(f"{(judged == claims.SUPPORTED).sum()} of five") in clusters[1]
     decided = rows.assign(verdict=rows.verdict.mask(rows.claim == "over_clustered_centred/deit_tiny", claims.CONTRADICTED).mask(
-        rows.claim.str.startswith("over_clustered/"), claims.UNDECIDED))
-    answer = summary.answers(t, decided, "textures")[2][1]
-    assert "(contradicted on DeiT-Ti" in answer and answer.endswith("counted directly none of the five (undecided on all five).")
+        rows.claim.str.startswith("over_clustered_centred/res"), claims.SUPPORTED).mask(rows.claim == "over_clustered", claims.UNDECIDED))
+    lead, told = answered(t, decided)["Do they over-cluster"]
+    assert lead == "Undecided." and re.search(r"centred features [1-5] of five \(contradicted on [1-4]\), by clusters", told)
+    large = (t.arch == models.LARGE) & trained
+    poor = t.assign(knn_test=t.knn_test.mask(large, 0.0), homogeneity_k12=t.homogeneity_k12.mask(large & (t.seed == 0), 0.99))
+    told = answered(poor, rows)["Do they over-cluster"][1]
+    assert "not every run of ResNet-50 is as pure" in told and "learned less than MobileNetV3-Small, DeiT-Ti" in told
+    followed = t.assign(ami_x=0.2, ami_y=t.arch.map({models.LARGE: 0.9}).fillna(0.5))
+    assert answered(followed, rows)["What do the groups inside a class follow"] == [
+        "Mostly y.", "Adjusted mutual information of the clusters within classes with it: 0.50 to 0.50 on the five, 0.90 on ResNet-50; "
+        "trained with labels 0.50 to 0.90."]
     few = t[t.arch != "deit_tiny"]
-    assert summary.answers(few, report.ledger(few, ["textures"]), "textures") == summary.answers(t[:0], rows, "textures") == []
+    assert answered(few, report.ledger(few, ["textures"])) == answered(t[:0], rows) == {}
     gain = rows.iloc[0].to_dict() | {"effect": 0.02, "low": 0.01, "high": 0.03, "n": 3, "verdict": claims.SUPPORTED, "test": ""}
     gains = pd.DataFrame([gain | {"claim": f"improved_helps/{arch}", "effect": 0.01 * i} for i, arch in enumerate(models.SMALL)])
-    question, answer = summary.answers(t, pd.concat([rows, gains]), "textures")[3]
-    assert "four remedies together" in question and "points: MobileNetV3-Small +0.0, DeiT-Ti +1.0, EfficientNet-B0 +2.0" in answer
-    assert answer.endswith("on all five.")
+    whole = pd.DataFrame([gain | {"claim": "improved_helps", "effect": 0.0}])
+    rest = rows[~rows.claim.str.startswith("improved_helps")]
+    lead, told = answered(t, pd.concat([rest, gains, whole]))["Do the paper's four remedies together"]
+    assert lead == "Yes, all five." and "above 0 on MobileNetV3-Small (+0.0 points), DeiT-Ti (+1.0 points), " in told
+    assert told.endswith("ResNet-18 (+4.0 points).")
     gains.loc[gains.claim == "improved_helps/resnet18", "verdict"] = claims.UNDECIDED
-    assert summary.answers(t, pd.concat([rows, gains]), "textures")[3][1].endswith("MobileNetV3-Large (undecided on ResNet-18).")
+    lead, told = answered(t, pd.concat([rest, gains, whole.assign(verdict=claims.UNDECIDED)]))["Do the paper's four remedies together"]
+    assert lead == "Undecided." and told.endswith("MobileNetV3-Large (+3.0 points), around it on ResNet-18 (+4.0 points).")
+    each = summary.grid(pd.concat([rest, gains]), "textures").set_index("encoder")
+    assert each.loc["gains by the paper's four remedies"].tolist() == [
+        "✓ +0.0 points", "✓ +1.0 points", "✓ +2.0 points", "✓ +3.0 points", "? +4.0 points"]
+    assert "gains by the paper's four remedies" not in summary.grid(pd.concat([rest, gains[1:]]), "textures").encoder.tolist()
 
 
 def test_a_claim_that_is_contradicted_names_the_encoders_that_contradict_it_those_that_support_it_and_how_many_were_tested():
