@@ -186,5 +186,6 @@ def umaps(found, classes, factors=None, images=None, title=""):
     page = file_html(column(choose, grid, sizing_mode="scale_width"), bundled, title or "UMAP")
     return (f'<div class="umaps"><div>{text(title)}</div>'
             f'<iframe srcdoc="{html.escape(page)}" title="{text(f"{title} UMAP to explore".strip())}" loading="lazy" '
-            f'style="width: 100%; max-width: {PANEL * len(panels) + 30}px; height: {PANEL + 110}px; border: 0; background: #fff">'
+            f'style="width: 100%; min-width: {PANEL * 2 // 3 * len(panels)}px; max-width: {PANEL * len(panels) + 30}px; '
+            f'height: {PANEL + 110}px; border: 0; background: #fff">'
             '</iframe></div>')

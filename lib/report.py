@@ -29,7 +29,7 @@ from joblib import Parallel, cpu_count, delayed
 from lib import check_name, claims, data, explore, models, positive, probe, runs, schedule, studies
 from lib.changes import changes
 from lib.explore import html_table, text
-from lib.summary import ALONE, DECISIONS, MARK, agreement, answers, grid, of_encoders, overall, partly, said, short, terminal, whose_number
+from lib.summary import ALONE, DECISIONS, MARK, UNITS, agreement, answers, grid, of_encoders, overall, partly, said, short, terminal, whose
 
 ROOT = runs.ROOT
 NOTEBOOKS = ROOT / "notebooks"
@@ -241,9 +241,9 @@ def behind(row):
     return f"<details><summary>{len(row.runs.split())} runs</summary><ul>{links}</ul></details>" if links else ""
 
 
-def verdict_cell(row, parts=(), counts="", whose=""):
+def verdict_cell(row, parts=(), counts="", label=""):
     """Verdict, effect, interval, n and runs of one ledger row (None: nothing was run), as HTML; parts: of_encoders, if only some were
-    tested; counts: `agreement`; whose: `whose_number`."""
+    tested; counts: `agreement`; label: `whose`."""
     if row is None or row.verdict == claims.NOT_TESTED:
         each = [f'<div><span class="verdict {r.verdict.replace(" ", "-")}">{MARK[r.verdict]}</span> '
                 f'{text(label)}: {number(claims.effect(r)[0])}{behind(r)}</div>' for label, r in parts]
@@ -252,7 +252,7 @@ def verdict_cell(row, parts=(), counts="", whose=""):
     least = claims.smallest_detectable(row)
     parts = [f'<span class="verdict {row.verdict.replace(" ", "-")}">{MARK[row.verdict]} {text(row.verdict)}</span>',
              f'<span class="quiet">{text(claims.reading(row))}</span>' if effect and claims.reading(row) else "",
-             text(whose) + number(effect), number(bounds) if bounds else "",
+             text(label) + number(effect), number(bounds) if bounds else "",
              f'<span class="quiet">n = {row.n}{f", smallest detectable {least}" if least else "" if bounds else ", no interval"}</span>',
              f'<span class="quiet">{text(counts.strip(" ()"))}</span>' if counts else ""]
     return "<br>".join(part for part in parts if part) + behind(row)
@@ -271,7 +271,7 @@ def whole_html(rows, profiles, mine, asked, pages):
     """The verdicts on the claims `asked`, as a table: one row a claim, one column a profile. pages: notebooks that it links to."""
     def cell(c, p):
         row = next(rows[(rows.claim == c.name) & (rows.profile == p)].itertuples(), None)
-        return verdict_cell(row, of_encoders(rows, c.name, p), *((agreement(rows, row), whose_number(rows, row)) if row else ()))
+        return verdict_cell(row, of_encoders(rows, c.name, p), *((agreement(rows, row), whose(rows, row)) if row else ()))
     body = [[f'{stated(c, pages)}<br><span class="quiet">{text(c.source)}</span>', *[cell(c, p) for p in profiles]] for c in asked]
     return html_table(["Claim", *heads(profiles, mine)], body, "Effect and 95 % interval over n seeds (of two arms, the smaller n). "
                       f"{LEAST}, and nothing is corrected for their number (what a correction would leave stands under \"In short\" of the "
@@ -311,7 +311,7 @@ def short_html(t, rows, profiles):
             each = grid(rows, profile)
             body = [[f'<span class="number">{text(c)}</span>' if i else text(c) for i, c in enumerate(row)] for row in each.values]
             out.append(f"<p>The paper's questions, answered on <code>{text(profile)}</code>:</p><dl>{asked}</dl>"
-                       + html_table([text(c) for c in each], body, f"Each encoder's verdict and effect. {MARKS}."))
+                       + html_table([text(c) for c in each], body, f"Each encoder's verdict, {UNITS}. {MARKS}."))
     for profile in profiles:
         counts, decided, alone = short(rows, profile)
         lines = [f'<li><span class="verdict {v}">{MARK[v]} {v}</span> {text(words)}</li>' for v, words in decided]
@@ -523,7 +523,7 @@ def arm_of(run):
 
 
 STYLE = """
-@media (min-width: 76em) { .content { width: 54em; } }
+@media (min-width: 72em) { .content { width: 54em; } }
 @media (min-width: 92em) { .content:has(.explored) { width: 64em; } }
 .verdict { font-weight: 600; white-space: nowrap; }
 .supported { color: #1a7f37; } .contradicted { color: #b3261e; } .undecided { color: #7a5b00; } .not-tested { color: #666; }
@@ -575,16 +575,16 @@ def index_page(t, rows, profiles, mine, pages, note="", drawn=""):
     parts += [raw(f"<p>{text(note)}</p>")] if note else []
     if lacking:
         parts.append(f"Not tested, because no runs are stored: {', '.join(f'`{p}`' for p in lacking)}.\n")
+    parts += ["## Results\n"] if profiles else []
+    if drawn:
+        parts.append(raw(f'<p><img class="headline" src="_static/figure.svg" alt="{text(FIGURE)}"></p><p class="quiet">The committed runs '
+                         f'of {text(drawn)}: each dot is a seed, each bar a 95 % interval.</p>'))
+    parts += [*[raw(headline_html(t, p) + protocol_html(t, p)) for p in profiles], raw(published_html()) if check else ""]
     parts += ["## Verdicts\n", raw(ledger_html(rows, profiles, mine, pages)),
               raw('<p>To sort and to filter: <a href="ledger.html">every verdict</a>, <a href="runs.html">every run</a>, '
                   '<a href="changes.html">what each commit changed</a>.</p>')]
     parts += ["## To bear in mind\n", raw(f"<ul>{''.join(f'<li>{text(sentence)}</li>' for sentence in notes)}</ul>")] if notes else []
-    parts += ["## Results\n"]
-    if drawn:
-        parts.append(raw(f'<p><img class="headline" src="_static/figure.svg" alt="{text(FIGURE)}"></p><p class="quiet">The committed runs '
-                         f'of {text(drawn)}: each dot is a seed, each bar a 95 % interval.</p>'))
-    parts += [*[raw(headline_html(t, p) + protocol_html(t, p)) for p in profiles], raw(published_html()) if check else "",
-              "## Encoders\n", raw(encoders_html()), "## Runs and machines\n", raw(machines_html(t)),
+    parts += ["## Encoders\n", raw(encoders_html()), "## Runs and machines\n", raw(machines_html(t)),
               *(f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n" + "\n".join(names) + "\n```\n"
                 for caption, names in (("Notebooks", pages), ("To explore", ["ledger", "runs", "changes", "take_away"])))]
     return "\n".join(parts)
@@ -775,13 +775,13 @@ def readme_results(t):
     rows = overall(everything)
     tested = set(everything[everything.verdict != claims.NOT_TESTED].claim.str.split("/").str[0])
     verdicts = pd.DataFrame([{"claim": f"{c.statement} ({c.source})"} | {
-        p: f"**{r.verdict}** {whose_number(everything, r)}{said(r)}{agreement(everything, r)}{partly(everything, r)}".strip()
-        for p in profiles for r in rows[(rows.claim == c.name) & (rows.profile == p)].itertuples()} for c in claims.CLAIMS if c.name in tested])
+        r.profile: f"**{r.verdict}** {whose(everything, r)}{said(r)}{agreement(everything, r)}{partly(everything, r)}".strip()
+        for r in rows[rows.claim == c.name].itertuples()} for c in claims.CLAIMS if c.name in tested])
     lacking = f"{len(claims.CLAIMS) - len(tested)} of {len(claims.CLAIMS)} claims are *not tested* on any encoder yet, for want of runs." \
         if len(tested) < len(claims.CLAIMS) else ""
     brief = [f"The paper's questions, answered on `{p}`{of_what(t, p)}:\n\n"
              + "\n".join(f"- **{question}** *{answer}* {why}" for question, answer, why in asked)
-             + f"\n\n{markdown(grid(everything, p))}\n\n{MARKS}." for p in profiles if (asked := answers(t, everything, p))]
+             + f"\n\n{markdown(grid(everything, p))}\n\n{MARKS}; {UNITS}." for p in profiles if (asked := answers(t, everything, p))]
     decisions = []
     for p in profiles:
         counts, decided, alone = short(everything, p)

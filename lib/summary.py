@@ -45,11 +45,12 @@ def agreement(rows, row):
         found = claims.effect(r)[0]
         return found.split()[0] if found and len(unit) == 1 else found or "no number"
     if any(claims.effect(r)[0] for _, r in parts):
-        return f" ({', '.join(f'{MARK[r.verdict]} {label} {number(r)}' for label, r in parts)})"
+        each = (f"{MARK[r.verdict]}\u00a0{label} {number(r)}" for label, r in parts)
+        return f" ({', '.join(each)})"
     return " (" + " ".join(f"{n} {MARK[v]}" for v in DECISIONS if (n := sum(r.verdict == v for _, r in parts))) + ")"
 
 
-def whose_number(rows, row):
+def whose(rows, row):
     """Whose number the verdict `row` on a claim as a whole shows: an encoder's label and a space; "" where it is nobody's or only one's."""
     parts = [(label, r) for label, r in of_encoders(rows, row.claim, row.profile) if is_judged(r)]
     same = [label for label, r in parts if (r.effect, r.n, r.verdict) == (row.effect, row.n, row.verdict)]
@@ -134,12 +135,16 @@ ALONE = "Supported on single encoders, not as a whole:"
 
 
 def grid(rows, profile):
-    """The main claims on each small encoder of a profile, a text each: mark and effect; a row per claim that was tested on all of them."""
-    found = {GRID[claim]: {models.ENCODERS[arch].label: f"{MARK[r.verdict]} {claims.effect(r)[0]}".strip()
+    """The main claims on each small encoder of a profile, a text each: mark and effect (of the pair of measures in distance² or uniformity,
+    else in points); a row per claim that was tested on all of them."""
+    found = {GRID[claim]: {models.ENCODERS[arch].label: f"{MARK[r.verdict]} {claims.effect(r)[0].partition(' ')[0]}".strip()
                            for r in rows[(rows.profile == profile) & (rows.verdict != claims.NOT_TESTED)].itertuples()
                            for arch in models.SMALL if r.claim == f"{claim}/{arch}"} for claim in GRID}
     found = {words: each for words, each in found.items() if len(each) == len(models.SMALL)}
     return pd.DataFrame.from_dict(found, orient="index").rename_axis("encoder").reset_index()
+
+
+UNITS = "effects in points, of the pair of measures in distance² or uniformity"
 
 
 def answers(t, rows, profile):

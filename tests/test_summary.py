@@ -13,9 +13,9 @@ def test_a_verdict_on_two_encoders_shows_both_and_one_seed_is_said_to_be_one():
     rows = pd.DataFrame([row, row | {"claim": "projector_helps/mobilenet_v3_small"},
                          row | {"claim": "projector_helps/resnet18", "effect": 0.01, "low": np.nan, "high": np.nan, "n": 1}])
     whole, _, alone = rows.itertuples()
-    assert summary.agreement(rows, whole) == " (? MobileNetV3-Small −8.4, ? ResNet-18 +1.0)"
+    assert summary.agreement(rows, whole) == " (?\u00a0MobileNetV3-Small −8.4, ?\u00a0ResNet-18 +1.0)"
     assert summary.agreement(rows.assign(effect=np.nan), whole) == " (2 ?)"
-    assert [summary.whose_number(rows[:n], whole) for n in (1, 2, 3)] == ["", "", "MobileNetV3-Small "]
+    assert [summary.whose(rows[:n], whole) for n in (1, 2, 3)] == ["", "", "MobileNetV3-Small "]
     assert summary.agreement(rows[:2], whole) == " (MobileNetV3-Small, 1 of 2 encoders tested; one that contradicts refutes)"
     aside = pd.concat([rows, rows.iloc[[1]].assign(claim=f"{whole.claim}/deit_tiny")])
     assert summary.agreement(aside, whole) == summary.agreement(rows, whole)
@@ -96,7 +96,7 @@ def test_the_papers_questions_are_answered_from_the_numbers_of_all_encoders_or_n
     assert lead == "Undecided." and told.endswith("MobileNetV3-Large (+3.0 points), around it on ResNet-18 (+4.0 points).")
     each = summary.grid(pd.concat([rest, gains]), "textures").set_index("encoder")
     assert each.loc["gains by the paper's four remedies"].tolist() == [
-        "✓ +0.0 points", "✓ +1.0 points", "✓ +2.0 points", "✓ +3.0 points", "? +4.0 points"]
+        "✓ +0.0", "✓ +1.0", "✓ +2.0", "✓ +3.0", "? +4.0"]
     assert "gains by the paper's four remedies" not in summary.grid(pd.concat([rest, gains[1:]]), "textures").encoder.tolist()
 
 
