@@ -506,8 +506,9 @@ SWEEPS = {"taus": temperature, "queues": negatives, "strengths": augmentation, "
 
 def improved(name, data=None, archs=None):
     """Notebook 08: the paper's remedies together, with the SEED start and without, and our recipe once there is one (claims.OURS), against
-    the baseline and SEED alone, all at equal epochs; on the encoders of the remedies also light-moco, twice the epochs (the baseline on
-    every seed, since that is the rival explanation), and each remedy alone and left out."""
+    the baseline and SEED alone, all at equal epochs; on the encoders of the remedies also light-moco, each remedy alone and left out, and
+    twice the epochs: the baseline on every seed, since that is the rival explanation, and, on the first of them, the remedies without a
+    teacher on top of it."""
     p = profile(name)
     few = remedied(name, archs)
     small = [arch for arch in chosen(name, archs) if arch != models.LARGE]
@@ -527,6 +528,7 @@ def improved(name, data=None, archs=None):
         *untrained(standard), *standard, *(begun(c, "seed", name) for c in papers), *papers,
         *(replace(c, **claims.OURS) for c in standard if claims.OURS), *alone, *(begun(c, "seed", name) for c in without),
         *(distilled(c, name) for c in first), *(light(c) for c in longer), *(replace(c, epochs=2 * c.epochs) for c in mine),
+        *(replace(c, **PAPERS, epochs=2 * c.epochs) for c in mine if c.arch == few[0]),
         *(begun(replace(c, **PAPERS, epochs=2 * c.epochs), "seed", name) for c in longer), *supervised(name, data, small),
         *teachers(distilled(c, name) for c in first)]))
 

@@ -61,6 +61,10 @@ def test_the_papers_questions_are_answered_from_the_numbers_of_all_encoders_or_n
     longer = standard.assign(epochs=32, all_epochs=32, linear_test=standard.linear_test + [0.1, 0.2], arm="other", run="longer")
     lead, told = answered(pd.concat([t, longer]), rows)["Or do they only need longer"]
     assert lead == "Undecided." and "accuracy: ResNet-18 +15.0 [−48.5, +78.5], 2 seeds. No rule" in told
+    three = longer.assign(linear_test=longer.linear_test + 0.1, run="three", projector="wide", tau=0.1, grayscale_p=0.5,
+                          jitter=[(0.8, 0.8, 0.8, 0.4)] * 2)
+    told = answered(pd.concat([t, longer, three]), rows)["Or do they only need longer"][1]
+    assert "2 seeds, the three without a teacher on top of twice +10.0 [+10.0, +10.0], 2 seeds. No" in told
     sure = longer.assign(linear_test=standard.linear_test + [0.149, 0.151])
     assert answered(pd.concat([t, sure]), rows)["Or do they only need longer"][0] == "Longer helps, too."
     assert "ResNet-18 +10.0, 1 seed." in answered(pd.concat([t, longer[longer.seed == 0]]), rows)["Or do they only need longer"][1]
