@@ -353,14 +353,15 @@ def _percent(axis, column="knn"):
 
 
 def _row(ax, values, y, arch, filled=True, interval=None):
-    """Seeds as dots and their mean with its 95 % interval (mean, low, high), at height y."""
+    """Seeds as dots and, of several, their mean with its 95 % interval (mean, low, high), at height y."""
     mean, low, high = interval or claims.interval(values)
     face = colour(arch) if filled else "white"
     ax.plot(values, y + np.linspace(-0.16, 0.16, len(values) + 2)[1:-1], linestyle="", marker="o", markersize=4, alpha=0.6,
             markerfacecolor=face, markeredgecolor=colour(arch))
     if not np.isnan(low):
         ax.plot([low, high], [y, y], color=colour(arch), linewidth=1.6)
-    ax.plot([mean], [y], marker="|", markersize=13, markeredgewidth=2.2, color=colour(arch))
+    if len(values) > 1:
+        ax.plot([mean], [y], marker="|", markersize=13, markeredgewidth=2.2, color=colour(arch))
 
 
 def _rows(ax, archs):
@@ -865,10 +866,17 @@ def changes(table, column, xlabel, ax=None, title="", scale=100, bounds=None):
 
 
 def _signed(ax, values, xlabel, title):
-    """An axis of gains around 0 that every dot is on; an interval that is much longer leaves it."""
+    """An axis of gains around 0 that every dot is on; an interval that is much longer leaves it. Logarithmic beyond ±1 where some gains are
+    above 10, since a gain of half a point on one encoder stands beside twenty on another."""
     ax.axvline(0, color="0.3", linewidth=1)
     dots, lines = values.abs().max(), np.abs([x for line in ax.lines for x in line.get_xdata() if np.isfinite(x)]).max(initial=0)
     seen = min(lines, 2.5 * dots) * 1.1 + 1e-9
+    if dots > 10:
+        ax.set_xscale("symlog", linthresh=1, linscale=0.6)
+        ticks = [tick for tick in (-30, -10, -3, -1, 0, 1, 3, 10, 30) if abs(tick) < seen]
+        ax.set_xticks(ticks, [f"{tick}".replace("-", "−") for tick in ticks])
+        ax.minorticks_off()
+        xlabel += " (logarithmic beyond ±1)"
     ax.set_xlim(-seen, seen)
     ax.set(xlabel=xlabel, title=title)
 

@@ -384,6 +384,13 @@ def test_sweeps_and_changes_draw_every_run_and_every_gain(swept):
     ax = plots.changes(plain, "linear_test", "points")
     drawn = np.concatenate([line.get_xdata() for line in ax.lines if line.get_marker() == "o"])
     assert len(drawn) == 4 and np.allclose(drawn, 10) and [t.get_text() for t in ax.get_yticklabels()] == ["temperature 0.1"]
+    near = plots.changes(plain.assign(linear_test=plain.linear_test / 2), "linear_test", "points")
+    assert near.get_xscale() == "linear" and near.get_xlabel() == "points"
+    wide = plots.changes(plain.assign(linear_test=plain.linear_test * 2), "linear_test", "points")
+    assert wide.get_xscale() == "symlog" and wide.get_xlabel() == "points (logarithmic beyond ±1)"
+    assert [t.get_text() for t in wide.get_xticklabels()] == ["−10", "−3", "−1", "0", "1", "3", "10"] and wide.get_xlim()[1] > 20
+    one = plots.changes(plain[plain.seed == 0], "linear_test", "points")
+    assert lines_of(wide, small) and not lines_of(one, small)               # means; one seed is none
     both = pd.concat([plain.assign(rate="same"), plain[(plain.arm == "trained") | (plain.seed == 0)].assign(rate="own")])
     ax = plots.sweep(both, "tau", {"linear_test": "linear probe"}, by="rate")[0, 0]
     assert {line.get_linestyle() for line in lines_of(ax, "resnet18") if line.get_marker() == plots.marker("resnet18")
