@@ -876,7 +876,7 @@ def _signed(ax, values, xlabel, title):
         ticks = [tick for tick in (-30, -10, -3, -1, 0, 1, 3, 10, 30) if abs(tick) < seen]
         ax.set_xticks(ticks, [f"{tick}".replace("-", "−") for tick in ticks])
         ax.minorticks_off()
-        xlabel += " (logarithmic beyond ±1)"
+        xlabel, seen = xlabel + " (logarithmic beyond ±1)", 1.3 * seen
     ax.set_xlim(-seen, seen)
     ax.set(xlabel=xlabel, title=title)
 
