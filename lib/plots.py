@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lib import claims, models
+from lib.summary import rule_html
 
 WIDTH = 7.0         # inches: 672 px in the report
 # Okabe and Ito's colours, told apart by colour-blind readers; the large reference is black, raw pixels are grey
@@ -279,9 +280,8 @@ def judged(tables, *names):
 def rules(*names):
     """The claims `names`, each with its rule of decision folded in, as a notebook shows them."""
     from IPython.display import HTML
-    return HTML("".join(f"<details><summary>The rule for <b>{escape(claim.statement)}</b> (<code>{claim.name}</code>)</summary><ul>"
-                        f"{''.join(f'<li>{escape(clause)}</li>' for clause in claims.clauses(claim.rule))}</ul></details>"
-                        for claim in [claims.BY_NAME[name] for name in names]))
+    return HTML("".join(f"<details><summary>The rule for <b>{escape(claim.statement)}</b> (<code>{claim.name}</code>)</summary>"
+                        f"{rule_html(claim)}</details>" for claim in [claims.BY_NAME[name] for name in names]))
 
 
 def departures(arms):

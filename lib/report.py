@@ -29,7 +29,23 @@ from joblib import Parallel, cpu_count, delayed
 from lib import check_name, claims, data, explore, models, positive, probe, runs, schedule, studies
 from lib.changes import changes
 from lib.explore import html_table, text
-from lib.summary import ALONE, DECISIONS, MARK, UNITS, agreement, answers, grid, of_encoders, overall, partly, said, short, terminal, whose
+from lib.summary import (
+    ALONE,
+    IN_GRID,
+    MARK,
+    MARKS,
+    agreement,
+    answers,
+    grid,
+    of_encoders,
+    overall,
+    partly,
+    rule_html,
+    said,
+    short,
+    terminal,
+    whose,
+)
 
 ROOT = runs.ROOT
 NOTEBOOKS = ROOT / "notebooks"
@@ -66,7 +82,6 @@ WORDS = {
                                           "undecided too where the rule asks for more, such as an encoder that has learned",
     "SEED": "distillation without labels: a small encoder learns a large one's similarities; a start by SEED has a teacher"}
 
-MARKS = ", ".join(f"{MARK[v]} {v}" for v in DECISIONS)
 LEAST = ("Of a claim about all encoders that one is shown, with its interval, which has the verdict of all and of those the least effect; "
          "one that contradicts refutes")
 LEGEND = f"{LEAST}. {MARKS}. The rules: [results/claims.csv](results/claims.csv), column `test`."
@@ -263,14 +278,15 @@ def stated(claim, pages):
     return f'<a href="{claim.notebook}.html">{text(claim.statement)}</a>' if claim.notebook in pages else text(claim.statement)
 
 
-def rule_html(claim):
-    return f"<ul>{''.join(f'<li>{text(clause)}</li>' for clause in claims.clauses(claim.rule))}</ul>"
+def at(rows, claim, profile):
+    """The row of a ledger; None where there is none."""
+    return next(rows[(rows.claim == claim) & (rows.profile == profile)].itertuples(), None)
 
 
 def whole_html(rows, profiles, mine, asked, pages):
     """The verdicts on the claims `asked`, as a table: one row a claim, one column a profile. pages: notebooks that it links to."""
     def cell(c, p):
-        row = next(rows[(rows.claim == c.name) & (rows.profile == p)].itertuples(), None)
+        row = at(rows, c.name, p)
         return verdict_cell(row, of_encoders(rows, c.name, p), *((agreement(rows, row), whose(rows, row)) if row else ()))
     body = [[f'{stated(c, pages)}<br><span class="quiet">{text(c.source)}</span>', *[cell(c, p) for p in profiles]] for c in asked]
     return html_table(["Claim", *heads(profiles, mine)], body, "Effect and 95 % interval over n seeds (of two arms, the smaller n). "
@@ -291,7 +307,7 @@ def ledger_html(rows, profiles, mine, pages):
     for c in [c for c in claims.CLAIMS if c.name in tested]:
         names = list(dict.fromkeys(rows[rows.claim.str.startswith(c.name + "/")].claim))
         parts = [[text(models.ENCODERS[n.split("/")[1]].label if n.split("/")[1] in models.ENCODERS else n),
-                 *[verdict_cell(next(rows[(rows.claim == n) & (rows.profile == p)].itertuples(), None)) for p in profiles]] for n in names]
+                 *[verdict_cell(at(rows, n, p)) for p in profiles]] for n in names]
         parts = html_table(["Encoder", *heads(profiles, mine)], parts, f"{c.statement}: each encoder") if parts else ""
         out.append(f"<details><summary><code>{text(c.name)}</code>: the test{' and each encoder' if parts else ''}</summary>"
                    f"{rule_html(c)}{parts}</details>")
@@ -311,7 +327,7 @@ def short_html(t, rows, profiles):
             each = grid(rows, profile)
             body = [[f'<span class="number">{text(c)}</span>' if i else text(c) for i, c in enumerate(row)] for row in each.values]
             out.append(f"<p>The paper's questions, answered on <code>{text(profile)}</code>:</p><dl>{asked}</dl>"
-                       + html_table([text(c) for c in each], body, f"Each encoder's verdict, {UNITS}. {MARKS}."))
+                       + html_table([text(c) for c in each], body, f"Each encoder's verdict, {IN_GRID}. {MARKS}."))
     for profile in profiles:
         counts, decided, alone = short(rows, profile)
         lines = [f'<li><span class="verdict {v}">{MARK[v]} {v}</span> {text(words)}</li>' for v, words in decided]
@@ -362,6 +378,12 @@ def check_on_photographs(t):
         said += ours or [f"outstanding: {views}"]
     return ["The check of the whole pipeline on photographs, ResNet-18 by the settings of the MoCo authors' CIFAR-10 notebook against "
             f"their kNN: {'; '.join(said)}." + ("" if passed else " Until it is reached, numbers on photographs are provisional.")]
+
+
+def bear_in_mind(t, rows, profiles, mine=""):
+    """What a reader of the verdicts must know, as sentences. mine: the profile whose missing runs are the reader's own affair."""
+    told = [[*(pending(t, p) if p != mine else []), *claims.caveats(t, p), *claims.of_mixing(rows[rows.profile == p])] for p in profiles]
+    return [*(sentence for some in told for sentence in some), *check_on_photographs(t)]
 
 
 def trained_html(t, profiles):
@@ -415,7 +437,7 @@ def protocol_html(t, profile):
              text(", ".join(part.precision.unique())), f"{part.rate.max():,.0f}", text(", ".join(part.device.unique()))]
             for arch, part in made]
     table = html_table(["Encoder", "Parameters", f"Multiply-adds at {side} px", "Precision", "Images a second", "On"], body,
-                       "Without a head. Images a second of the fastest seed's whole training, one of several side by side.")
+                       "Without a head. Images a second of the fastest seed's whole training, with what ran beside it.")
     return (f"<details><summary>Protocol and cost on <code>{text(profile)}</code></summary><dl>"
             + "".join(f"<dt>{what}</dt><dd>{text(words)}</dd>" for what, words in told.items()) + f"</dl>{table}</details>")
 
@@ -568,9 +590,7 @@ def index_page(t, rows, profiles, mine, pages, note="", drawn=""):
         parts.append(f"The profile `{mine}` was run on this machine, with few seeds; the other columns are the study's committed runs.\n")
     lacking = [p for p in profiles if not len(t) or not (t.profile == p).any()]
     profiles = [p for p in profiles if p not in lacking]
-    check = check_on_photographs(t)
-    notes = [sentence for p in profiles for sentence in [*(pending(t, p) if p != mine else []), *claims.caveats(t, p),
-                                               *claims.of_mixing(rows[rows.profile == p])]] + check
+    notes, check = bear_in_mind(t, rows, profiles, mine), check_on_photographs(t)
     parts += [raw(trained_html(t, profiles)), raw(words_html()), "## In short\n", raw(short_html(t, rows, profiles))] if profiles else []
     parts += [raw(f"<p>{text(note)}</p>")] if note else []
     if lacking:
@@ -781,15 +801,14 @@ def readme_results(t):
         if len(tested) < len(claims.CLAIMS) else ""
     brief = [f"The paper's questions, answered on `{p}`{of_what(t, p)}:\n\n"
              + "\n".join(f"- **{question}** *{answer}* {why}" for question, answer, why in asked)
-             + f"\n\n{markdown(grid(everything, p))}\n\n{MARKS}; {UNITS}." for p in profiles if (asked := answers(t, everything, p))]
+             + f"\n\n{markdown(grid(everything, p))}\n\n{MARKS}; {IN_GRID}." for p in profiles if (asked := answers(t, everything, p))]
     decisions = []
     for p in profiles:
         counts, decided, alone = short(everything, p)
         lines = "".join(f"\n- {MARK[v]} **{v}** {words}" for v, words in decided)
         decisions.append(f"**`{p}` in short**, {counts}" + ("\n" + lines if lines else ""))
         decisions.append(f"{ALONE}\n" + "".join(f"\n- {words}" for words in alone) if alone else "")
-    caveats = "\n".join(f"- {sentence}" for sentence in [*(sentence for p in profiles for sentence in [
-        *pending(t, p), *claims.caveats(t, p), *claims.of_mixing(everything[everything.profile == p])]), *check_on_photographs(t)])
+    caveats = "\n".join(f"- {sentence}" for sentence in bear_in_mind(t, everything, profiles))
     tables = [f"`{p}`: {caption(t, p)}\n\n{markdown(headline(t, p))}" for p in profiles]
     drawn = (f"![{FIGURE}](results/figure.svg)\n\n"
              f"The committed runs of `{profiles[0]}`: each dot is a seed, each bar a 95 % interval.")

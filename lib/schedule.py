@@ -15,7 +15,7 @@ from lib import checkpoint, models, runs
 from lib import data as datasets
 
 IMAGES_PER_SECOND = {"mobilenet_v3_small": 1800, "deit_tiny": 205, "efficientnet_b0": 430, "mobilenet_v3_large": 670,
-                     "resnet18": 950, "resnet50": 200}      # images a second, one thread, 32 px, ImageNet stem (results/bench)
+                     "resnet18": 950, "resnet50": 200}      # roughly, images a second, one thread, 32 px, ImageNet stem
 BUSY, STOPPED = "busy", "stopped"
 WORKER_KILLED = ("a worker was killed, perhaps for want of memory; what is finished is stored, and the same command, better with fewer "
                  "--jobs, goes on where the others were")

@@ -2,6 +2,7 @@
 
 Report, README and terminal say it in these words; the numbers and verdicts are lib.claims'.
 """
+import html
 import textwrap
 
 import numpy as np
@@ -11,6 +12,7 @@ from lib import claims, models
 
 MARK = {claims.SUPPORTED: "✓", claims.CONTRADICTED: "✗", claims.UNDECIDED: "?", claims.NOT_TESTED: "–"}
 DECISIONS = (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED)
+MARKS = ", ".join(f"{MARK[v]} {v}" for v in DECISIONS)
 LEAD = {claims.SUPPORTED: "Yes, all five.", claims.CONTRADICTED: "Not all five.", claims.UNDECIDED: "Undecided.",
         claims.NOT_TESTED: "Not tested."}
 GRID = {"pretext_learned": "learns the pretext task", "no_overfitting": "without overfitting",
@@ -18,6 +20,12 @@ GRID = {"pretext_learned": "learns the pretext task", "no_overfitting": "without
         "over_clustered_centred": "by the same pair, features centred",
         "over_clustered": "by clusters counted directly", "improved_helps": "gains by the paper's four remedies",
         "improved_no_teacher_helps": "gains by them without SEED's teacher"}
+IN_GRID = "effects in points, of the pair of measures in distance² or uniformity"
+
+
+def rule_html(claim):
+    """A claim's rule of decision, clause by clause, as HTML."""
+    return f"<ul>{''.join(f'<li>{html.escape(clause)}</li>' for clause in claims.clauses(claim.rule))}</ul>"
 
 
 def of_encoders(rows, claim, profile):
@@ -144,9 +152,6 @@ def grid(rows, profile):
     return pd.DataFrame.from_dict(found, orient="index").rename_axis("encoder").reset_index()
 
 
-UNITS = "effects in points, of the pair of measures in distance² or uniformity"
-
-
 def answers(t, rows, profile):
     """The paper's questions and what a profile's runs answer, [(question, answer in a few words, why)], told from the numbers; [] without
     runs of all five small encoders and the reference. t: the tidy table (lib.report.table); rows: the ledger."""
@@ -185,7 +190,8 @@ def answers(t, rows, profile):
     found.append(("Do they over-cluster?", LEAD[whole.get("over_clustered", claims.NOT_TESTED)],
                   f"By the paper's pair of measures {count('over_clustered_paper')} do, by the same pair on centred features "
                   f"{count('over_clustered_centred')}, by clusters counted directly {count('over_clustered')}"
-                  + (f" (it cannot decide, since not every run of {label[models.LARGE]} is as pure as it asks)" if lost else "") + "."
+                  + (f" (it can show none, since the curves of some runs of {label[models.LARGE]} do not hold the purity to compare at)"
+                     if lost else "") + "."
                   + (f" {label[models.LARGE]}, which they are held against, learned less than {', '.join(better)}." if better else "")))
     factors = [c for c in arms if c.startswith("ami_") and arms[c].notna().all()]
     if factors:
@@ -203,10 +209,10 @@ def answers(t, rows, profile):
             found.append((question, LEAD[whole[claim]], f"An interval of the gain in linear accuracy lies above 0 on {each[0] or 'none'}"
                           + "".join(f", {words} {names}" for words, names in zip(("below on", "around it on"), each[1:]) if names) + "."))
     if longer := _twice_as_long(t, arms):
-        four = {name: f" (the four remedies for once: {claims.effect(r)[0]})" for name, r in of_encoders(rows, "improved_helps", profile)}
-        each = "; ".join(f"{label[a]} {_points(gain)}{four.get(label[a], '')}"
-                         + (f", the three without a teacher on top of twice {_points(more)}" if len(more) else "")
-                         for a, gain, more in longer)
+        usual = {name: f" (the four remedies at the usual length {claims.effect(r)[0]})"
+                 for name, r in of_encoders(rows, "improved_helps", profile)}
+        each = "; ".join(f"{label[a]} {_points(gain)}{usual.get(label[a], '')}"
+                         + (f", to which the three without a teacher add {_points(more)}" if len(more) else "") for a, gain, more in longer)
         sure = all(claims.interval(gain)[1] > 0 for _, gain, _ in longer)
         found.append(("Or do they only need longer?", "Longer helps, too." if sure else "Undecided.",
                       f"Twice the epochs of the baseline gain, in points of linear accuracy: {each}. No rule was written beforehand, so "
