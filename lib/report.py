@@ -431,7 +431,7 @@ def protocol_html(t, profile):
                       f"{first.instances_test:,.0f} held-out originals against one view of each."}
     side = (schedule.extent(first.data) or data.EXTENTS.get(first.data, (224, 0)))[0]
     costs = models.table(side, c.stem).set_index("name")
-    made = arms[["arch", "precision", "device"]].assign(rate=arms.images_train * arms.epochs / arms.seconds).groupby("arch", sort=False)
+    made = arms.assign(rate=arms.images_train * arms.epochs / arms.seconds).groupby("arch", sort=False)
     body = [[text(models.ENCODERS[arch].label), *([f"{costs.backbone_parameters[arch] / 1e6:.2f} M",
              f"{costs.multiply_adds[arch] / 1e6:,.0f} M"] if arch in costs.index else ["–", "–"]),
              text(", ".join(part.precision.unique())), f"{part.rate.max():,.0f}", text(", ".join(part.device.unique()))]
