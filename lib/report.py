@@ -962,6 +962,7 @@ def report(args):
     rest = table(*[p for p in others if p != profile])
     rows = ledger(pd.concat([rest, asked], ignore_index=True), [*others, *([mine] if mine else [])])
     t = pd.concat([rest, table(profile, data=data, archs=archs, own=own)], ignore_index=True)     # values of one's own are not judged
+    t = t.copy()                                                           # in one piece, or pandas warns of its fragments
     if mine:
         write_claims(rows[rows.profile == mine], ROOT / "results" / "mine" / "claims.csv")
     note = "".join(f"{sentence}\n" for sentence in pending(asked, profile, data, archs))

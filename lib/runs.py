@@ -480,7 +480,7 @@ def tidy(runs):
                           "start": run.config.origin, "teacher": run.config.teacher.arch if run.config.teacher else "",
                           "all_epochs": run.config.all_epochs, "candidates": run.config.candidates,
                           **run.metrics, "commit": run.provenance["commit"],
-                          "device": run.provenance["device"], "seconds": run.provenance["train_seconds"]} for run in runs]).copy()
+                          "device": run.provenance["device"], "seconds": run.provenance["train_seconds"]} for run in runs])
 
 
 def histories(runs):
