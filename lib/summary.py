@@ -224,10 +224,11 @@ def _twice_as_long(t, arms):
     """[(encoder, gains of linear accuracy of the baseline for twice the epochs over that for once, those of the three remedies without a
     teacher over the former)], seed by seed."""
     three, found = next(r.changes for r in claims.REMEDIES if r.name == "improved_no_teacher"), []
-    for arch, once in arms.groupby("arch", sort=False):
-        length = dict.fromkeys(("epochs", "all_epochs"), 2 * int(once.epochs.iloc[0]))
-        twice, with_three = (claims.departing(t[t.arch == arch], once, length | changes) for changes in ({}, three))
-        once, twice, with_three = (part.set_index("seed").linear_test for part in (once, twice, with_three))
+    for arch in arms.arch.unique():
+        each = claims.arms_of_length(t, arms, arch)
+        once, twice = each["once"], each["longer"]
+        with_three = claims.departing(t[t.arch == arch], twice, three).set_index("seed") if len(twice) else twice
+        once, twice, with_three = (part.linear_test for part in (once, twice, with_three))
         if len(gain := (twice - once).dropna()):
             found.append((arch, gain, (with_three - twice).dropna()))
     return found

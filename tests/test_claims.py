@@ -18,7 +18,8 @@ from lib.train import PretrainConfig
 
 ALL = [claim.name for claim in claims.CLAIMS]
 REMEDY = {f"{r.name}_{measure}": r for r in claims.REMEDIES for measure in ("helps", "gathers", "gathers_paper")}
-ENCODERS_OF = {name: REMEDY[name].encoders if name in REMEDY else models.SMALL for name in ALL if name != "size_not_architecture"}
+ENCODERS_OF = {name: REMEDY[name].encoders if name in REMEDY else claims.REMEDIED if name in claims.LENGTH else models.SMALL
+               for name in ALL if name != "size_not_architecture"}
 SEEDS, WIDTHS = 3, (0.25, 0.5, 1.0, 2.0)
 NOISE = np.array([-1.0, 0.0, 1.0])
 
@@ -242,7 +243,7 @@ def test_the_purity_compared_at_is_the_references_mean_with_two_clusters_a_class
 # --- every claim, every verdict ---------------------------------------------------------------------------------------
 
 def test_in_the_made_up_world_every_claim_is_supported():
-    found = verdicts(with_remedies())
+    found = verdicts(repeated())
     assert found == dict.fromkeys([*ALL, *(f"{name}/{arch}" for name, archs in ENCODERS_OF.items() for arch in archs)], SUPPORTED)
 
 
@@ -616,6 +617,44 @@ def with_remedies(n=SEEDS, **changes):
     return pd.concat([plain, tinted.assign(run=tinted.run + "-tint"), remedies(n, **changes)], ignore_index=True)
 
 
+def repeated(n=SEEDS, longer=0.77, first_seed=claims.UNSEEN, **changes):
+    """With the baseline for twice the epochs too, whose linear probe is `longer`, all on seeds from `first_seed`."""
+    twice = [row(arch, seed, 20, 1.0, TRAINED["small"] | {"linear_test": longer}, NOISE[(seed + 2) % 3]) | {"start": "random"}
+             for arch in claims.REMEDIED for seed in range(n)]
+    table = pd.concat([with_remedies(n, **changes), pd.DataFrame(twice)], ignore_index=True)
+    return table.assign(seed=table.seed + first_seed)
+
+
+@pytest.mark.parametrize("longer, expected", [
+    (0.77, (SUPPORTED, SUPPORTED)), (0.7505, (UNDECIDED, SUPPORTED)), (0.7795, (SUPPORTED, UNDECIDED)), (0.74, (CONTRADICTED, SUPPORTED)),
+    (0.80, (SUPPORTED, CONTRADICTED))])
+def test_twice_the_epochs_are_set_against_once_and_against_the_remedies_seed_by_seed(longer, expected):
+    table = repeated(longer=longer)
+    rows = claims.ledger(table, "made").set_index("claim")
+    for arch in claims.REMEDIED:
+        for name, verdict in zip(claims.LENGTH, (*expected, expected[1]), strict=True):
+            row = rows.loc[f"{name}/{arch}"]
+            assert (row.verdict, row.n, rows.verdict[name]) == (verdict, SEEDS, verdict) and claims.freedom(
+                claims.ledger(table, "made").query("claim == @row.name").iloc[0]) == SEEDS - 1
+        mine = table[(table.arch == arch) & (table.epochs > 0) & (table.data == "textures") & (table.width == 1)].sort_values("seed")
+        twice = mine[mine.epochs == 20].linear_test.values
+        four = mine[mine.run.str.endswith("-improved")].linear_test.values
+        assert rows.loc[f"improved_beats_longer/{arch}", ["effect", "low", "high"]].tolist() == pytest.approx(claims.interval(four - twice))
+        assert len(set(rows.runs[f"improved_beats_longer/{arch}"].split())) == 2 * SEEDS
+
+
+def test_the_claims_on_length_are_not_judged_on_seeds_that_had_been_seen():
+    seen = verdicts(repeated(first_seed=0))
+    assert {seen[name] for name in claims.LENGTH} == {NOT_TESTED} and seen["improved_helps"] == SUPPORTED
+    rows = claims.ledger(repeated(n=6, first_seed=0), "made").set_index("claim")
+    assert rows.n[f"longer_helps/{A}"] == 1 and rows.verdict[f"longer_helps/{A}"] == UNDECIDED and rows.n["improved_helps"] == 6
+    assert claims.UNSEEN == studies.profile("textures_again").first_seed > max(max(studies.seeds("textures", a)) for a in models.SMALL)
+    lacking = repeated()
+    rows = claims.ledger(lacking[(lacking.epochs != 20) | (lacking.arch != A)], "made").set_index("claim")
+    assert rows.verdict[f"longer_helps/{A}"] == rows.verdict["longer_helps"] == NOT_TESTED
+    assert rows.verdict["longer_helps/resnet18"] == SUPPORTED
+
+
 @pytest.mark.parametrize("change, expected", [({}, SUPPORTED), ({"linear_test": 0.7505}, UNDECIDED), ({"linear_test": 0.70}, CONTRADICTED)])
 def test_a_remedy_helps_by_its_linear_probe_against_the_baseline_seed_by_seed(change, expected):
     table = with_remedies(**change)
@@ -838,7 +877,8 @@ def test_too_few_images_for_the_finest_clusters_are_not_tested_rather_than_an_er
     table = world().drop(columns=["homogeneity_k192", "completeness_k192", "homogeneity_k96", "completeness_k96"])
     found = verdicts(table)
     assert found["over_clustered"] == NOT_TESTED
-    assert {verdict for name, verdict in found.items() if name.split("/")[0] not in {"over_clustered", *REMEDY}} == {SUPPORTED}
+    others = {"over_clustered", *REMEDY, *claims.LENGTH}
+    assert {verdict for name, verdict in found.items() if name.split("/")[0] not in others} == {SUPPORTED}
 
 
 def test_the_ledger_has_its_columns_and_names_its_runs():
@@ -905,7 +945,7 @@ def test_every_rule_was_committed_before_the_runs_that_it_judges():
     history = git("log", "--format=%H", "--reverse", "--", "lib/claims.py")
     if not history:
         pytest.skip("not in a git checkout: the order of commits is unknown")
-    judged = {True: {}, False: {}}                                          # of remedies? -> committed, hence judged, runs by their commit
+    judged = {True: {}, False: {}, "longer": {}}         # of remedies? or of LENGTH -> committed, hence judged, runs by their commit
     observed = {p: set(studies.observations(p)) for p in studies.COMMITTED}
     for line in (git("ls-files", "results/runs") or "").splitlines():
         if line.endswith("/provenance.json"):
@@ -913,17 +953,20 @@ def test_every_rule_was_committed_before_the_runs_that_it_judges():
             if config["evaluation"] == "full":                              # the search chooses; no claim reads it
                 del config["definition"]
                 remedy = PretrainConfig(**config) not in observed.get(line.split("/")[2], ())
-                judged[remedy].setdefault(json.loads((runs.ROOT / line).read_text())["commit"], []).append(line)
+                unseen = ["longer"] if claims.UNSEEN <= config["seed"] < studies.SEARCH_SEED else []
+                for kind in [remedy, *unseen]:
+                    judged[kind].setdefault(json.loads((runs.ROOT / line).read_text())["commit"], []).append(line)
     if not any(judged.values()):
         pytest.skip("no run that a claim judges is committed yet")
     first = {}
     for commit in history.split():
         for name, rule in rules_at(commit).items():
             first.setdefault((name, rule), commit)
-    for claim in [c for c in claims.CLAIMS if judged[c.name in REMEDY]]:
+    kinds = {c.name: "longer" if c.name in claims.LENGTH else c.name in REMEDY for c in claims.CLAIMS}
+    for claim in [c for c in claims.CLAIMS if judged[kinds[c.name]]]:
         rule = first.get((claim.name, claim.rule))
         assert rule, f"the rule of {claim.name} is not committed as it stands, but runs that it judges are"
-        for commit, files in judged[claim.name in REMEDY].items():          # the baseline alone gives no remedy away
+        for commit, files in judged[kinds[claim.name]].items():          # the baseline alone gives no remedy away
             assert git("merge-base", "--is-ancestor", rule, commit) is not None, \
                 f"{claim.name}: its rule ({rule[:7]}) was committed after {files[0]} was trained ({commit[:7]})"
 

@@ -421,23 +421,47 @@ def test_every_arm_of_the_study_changes_the_fields_that_its_words_name_and_no_ot
     assert {"temperature", "stronger augmentation", "projector", "SEED start", "K ="} <= seen
 
 
-def test_where_a_claim_rests_on_an_arm_it_has_every_seed_of_its_encoders_and_the_ledger_finds_it():
+def judged_by_plan(name):
+    """The ledger of a profile whose planned runs all have made-up numbers."""
     rows = []
-    for config in plan("textures"):
+    for config in plan(name):
         number = int(runs.run_id(config), 16) % 100 / 1000
         curve = {f"{what}_k{12 * f}": (0.5 + 0.1 * step if what == "homogeneity" else 0.9 - 0.1 * step) + number / 100
                  for step, f in enumerate((1, 2, 4, 8, 16)) for what in ("homogeneity", "completeness")}
         metrics = {name: 0.5 + number for name in (
             "instdisc_dsd_top1_train", "instdisc_dsd_top1_test", "knn_val", "linear_test", "intra_class_d_test", "uniformity_d_test",
             "intra_class_d_test_centred", "uniformity_d_test_centred")} | {"instances_test": 5000, "classes": 12}
-        rows.append({"profile": "textures", "run": runs.folder(config, "textures").name, "definition": 1, **config.__dict__,
+        rows.append({"profile": name, "run": runs.folder(config, name).name, "definition": 1, **config.__dict__,
                      "start": config.origin, "teacher": "", "all_epochs": config.all_epochs} | metrics | curve)
-    ledger = claims.ledger(pd.DataFrame(rows), "textures").set_index("claim")
-    assert claims.NOT_TESTED not in set(ledger.verdict)
+    return claims.ledger(pd.DataFrame(rows), name).set_index("claim")
+
+
+def test_where_a_claim_rests_on_an_arm_it_has_every_seed_of_its_encoders_and_the_ledger_finds_it():
+    ledger = judged_by_plan("textures")
+    assert {name.split("/")[0] for name in ledger.index[ledger.verdict == claims.NOT_TESTED]} == {*claims.LENGTH}
     for remedy in claims.REMEDIES:
         for arch in remedy.encoders:
             row = ledger.loc[f"{remedy.name}_helps/{arch}"]
             assert row.n == len(seeds("textures", arch)) and len(row.runs.split()) == 2 * row.n
+
+
+def test_the_repetition_has_the_arms_of_the_headline_on_other_seeds_and_with_another_teacher_and_the_ledger_finds_them():
+    ledger, again = judged_by_plan("textures_again"), [c for c in plan("textures_again") if c.arch != "pixels"]
+    for claim in (*claims.LENGTH, "improved_helps", "improved_no_teacher_helps", "initialization_helps", "pretext_learned"):
+        for arch in claims.REMEDIED:
+            row = ledger.loc[f"{claim}/{arch}"]
+            assert row.n == 5 and len(row.runs.split()) == 10 and row.verdict != claims.NOT_TESTED
+    assert {c.seed for c in again} == {*range(5, 10)} and {*range(5)} == {c.seed for c in studies.improved("textures") if c.seed < 1000}
+    teachers = {c.teacher or c.start.teacher for c in again if c.teacher or c.start}
+    assert teachers == {c for c in again if c.arch == models.LARGE and c.epochs} and [c.seed for c in teachers] == [5]
+    assert {c.start.seed for c in again if c.start} == {*range(1005, 1010)}
+    def without_seed(c):
+        start = c.start and replace(c.start, seed=0, teacher=replace(c.start.teacher, seed=0))
+        return replace(c, seed=0, start=start)
+    small = [[c for c in arms if c.arch in claims.REMEDIED and (not c.start or c.start.teacher)]
+             for arms in (again, studies.improved("textures"))]
+    assert {*map(without_seed, small[0])} <= {*map(without_seed, small[1])}
+    assert len(again) == len(set(again)) == 62
 
 
 def test_a_sweep_that_no_claim_rests_on_is_one_encoder_with_two_seeds_unless_encoders_or_values_are_the_callers_own():
