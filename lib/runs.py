@@ -193,7 +193,7 @@ def set_aside(path):
 
 def run_or_load(config, profile, store=None, device=None, progress="bar", wait=True):
     """The stored run of `config`, trained first if it is not there, from its checkpoint if one was left. One process trains, others
-    that want it wait; without `wait` they get None instead.
+    that want it, or a run that begins with it, wait; without `wait` they get None instead.
 
     progress: "bar", "lines" (one per epoch, for runs side by side) or None. A run is written aside and renamed when whole. Raises
     BrokenRun for a stored run that was damaged, OSError with the folder's name where nothing can be written.
@@ -212,7 +212,7 @@ def run_or_load(config, profile, store=None, device=None, progress="bar", wait=T
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             try:
-                _train(config, partial, device, label, progress == "bar")
+                _train(config, partial, device, label, progress == "bar", wait)
                 for file in [*partial.iterdir(), partial]:
                     checkpoint.synced(file)
                 os.replace(partial, path)
@@ -257,20 +257,23 @@ def _checkpoint(partial):
     return partial.with_suffix(".checkpoint.safetensors")
 
 
-def weights(config, profile, store=None, device=None, progress="bar"):
-    """The folder of a run of `config` that still has its weights: the stored one, else one trained again beside the store."""
+def weights(config, profile, store=None, device=None, progress="bar", wait=True):
+    """The folder of a run of `config` that still has its weights: the stored one, else one trained again beside the store. Raises Timeout
+    where another process trains it and there is no `wait`."""
     store = Path(store or STORE)
     store = store.parent if store.name == ".again" else store              # what a retrained run begins with may still be there
-    run = run_or_load(config, profile, store, device, progress)
-    if not (run.path / "encoder.safetensors").is_file():                   # a clone has its numbers alone
-        run = run_or_load(config, profile, store / ".again", device, progress)
+    run = run_or_load(config, profile, store, device, progress, wait)
+    if run and not (run.path / "encoder.safetensors").is_file():           # a clone has its numbers alone
+        run = run_or_load(config, profile, store / ".again", device, progress, wait)
+    if not run:
+        raise Timeout(folder(config, profile, store))
     return run.path
 
 
-def _teacher(config, size, profile, store, device, progress):
+def _teacher(config, size, profile, store, device, progress, wait):
     """Encoder and projector of a run, frozen: images (N, 3, S, S) -> z (N, dim). Raises ValueError where it has learned nothing, for its
     student would learn nothing either."""
-    path = weights(config, profile, store, device, progress)
+    path = weights(config, profile, store, device, progress, wait)
     learned, before = (json.loads((p / "metrics.json").read_text())["knn_val"]
                        for p in (path, run_or_load(untrained(config), profile, store, device, progress).path))
     if learned <= before:
@@ -283,14 +286,14 @@ def _teacher(config, size, profile, store, device, progress):
     return torch.nn.Sequential(encoder, projector)
 
 
-def _train(config, path, device, label, bar=True):
+def _train(config, path, device, label, bar=True, wait=True):
     data = load_data(config.data, config.limit, device)
     profile, store, progress = path.parent.name, path.parents[1], ("bar" if bar else "lines") if label else None
     begin = {}
     if config.start:
-        begin["start"] = load_file(weights(config.start, profile, store, device, progress) / "encoder.safetensors")
+        begin["start"] = load_file(weights(config.start, profile, store, device, progress, wait) / "encoder.safetensors")
     if config.teacher:
-        begin["teacher"] = _teacher(config.teacher, data.size, profile, store, device, progress)
+        begin["teacher"] = _teacher(config.teacher, data.size, profile, store, device, progress, wait)
     monitor = probe.monitor(data, config)
     _forget_peak_memory(device)
     energy = joules(device)

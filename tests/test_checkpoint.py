@@ -388,6 +388,20 @@ def test_who_does_not_wait_for_a_run_that_another_trains_gets_none(store):
     assert runs.run_or_load(CHOOSING, "toy", progress=None, wait=False).config == CHOOSING
 
 
+def test_nor_does_who_wants_a_run_whose_teacher_or_start_another_trains(store):
+    teacher = dataclasses.replace(CHOOSING, seed=7)
+    student = dataclasses.replace(CHOOSING, method="seed", teacher=teacher, batch_keys=False)
+    waits = [student, dataclasses.replace(CHOOSING, start=teacher), dataclasses.replace(CHOOSING, start=student)]
+    (store / ".locks").mkdir(parents=True)
+    with runs.FileLock(store / ".locks" / f"toy-{runs.run_id(teacher)}.lock"):
+        process = multiprocessing.get_context("fork").Process(
+            target=lambda: os._exit(sum(runs.run_or_load(c, "toy", progress=None, wait=False) is None for c in waits)))
+        process.start()
+        process.join(60)
+    assert process.exitcode == len(waits)
+    assert not list((store / "toy").iterdir())                              # nor is anything half made left
+
+
 # --- real processes (more of them: make soak) -------------------------------------------------------------------------
 
 def test_a_killed_training_ends_in_the_bytes_of_one_that_was_left_alone(tmp_path, monkeypatch):
