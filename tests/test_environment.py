@@ -59,6 +59,17 @@ def test_training_needs_nothing_that_only_notebooks_or_pages_need():
             assert not found or found[1].partition(".")[0] in allowed | {"lib"} | set(sys.stdlib_module_names), (file, node)
 
 
+def test_what_runs_before_a_commit_is_pinned_and_finds_nothing_to_mend():
+    hooks = [hook for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"] for hook in repo["hooks"]]
+    dev = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["dev"]
+    pinned = {name: pin for line in (*dev, *(ROOT / "requirements.txt").read_text().splitlines())
+              for name, _, pin in [line.split("#")[0].strip().partition("==")] if pin}
+    assert {hook["entry"].split()[0] for hook in hooks} == {f".venv/bin/{name}" for name in ("ruff", "nbstripout")}
+    assert {"ruff", "nbstripout", "pre-commit"} <= set(pinned)
+    style = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", ROOT], capture_output=True, text=True)
+    assert style.returncode == 0, style.stdout
+
+
 def test_the_make_targets_of_the_readme_can_be_planned():
     targets = ("report", "render", "test", "lab", "study", "readme")
     done = subprocess.run(["make", "-n", *targets], cwd=ROOT, capture_output=True, text=True)
