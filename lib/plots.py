@@ -532,8 +532,8 @@ def _cloud(points, ax, norm):
 
 
 def over_clustering(table, paper, parameters, title=""):
-    """Intra-class alignment against uniformity: the paper's encoders, ours raw and centred, untrained and trained; (3, 2) Axes, the
-    second of which holds the legend.
+    """Intra-class alignment against uniformity: ours raw and centred, untrained and trained, (2, 2) Axes; with `paper` (not None) a row
+    above them: the paper's encoders and the legend.
 
     The further up and left, the more over-clustered in the paper's sense. paper: results/reference/paper_over_clustering.csv.
     parameters: {encoder: number}. Colour is linear accuracy in the paper and kNN accuracy in ours.
@@ -544,42 +544,52 @@ def over_clustering(table, paper, parameters, title=""):
         columns = {f"uniformity_d_test{tag}": "uniformity", f"intra_class_d_test{tag}": "intra_class"}
         name = f"ours, {arm}, {'centred' if tag else 'raw'}"
         panels[name] = _runs(ours, arm, *columns).rename(columns=columns).dropna(subset=["parameters"])
-    theirs = paper.rename(columns={"model": "arch"}).dropna(subset=["intra_class"])
-    theirs = theirs.assign(accuracy=theirs.linear_percent / 100, parameters=theirs.arch.map(parameters))
-    figure, axes = _grid(6, 2, 2.5)
-    norm = plt.Normalize(theirs.accuracy.min(), theirs.accuracy.max())
-    for arch in present(theirs):
-        both = theirs[theirs.arch == arch]
-        axes[0, 0].plot(both.uniformity, both.intra_class, color=colour(arch), linewidth=1)
-        improved = both[both.recipe == "improved"]
-        axes[0, 0].plot(improved.uniformity, improved.intra_class, linestyle="", marker="x", color=colour(arch), markersize=5)
-    _cloud(theirs[theirs.recipe == "baseline"], axes[0, 0], norm)
-    axes[0, 0].set_title("paper, ImageNet (cross: improved recipe)")
-    figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=axes[0, 0], format=PercentFormatter(1, 0), label="paper: linear top-1",
-                    aspect=25)
     seen = pd.concat(list(panels.values()))
-    norm = plt.Normalize(seen.accuracy.min(), seen.accuracy.max()) if len(seen) else norm
-    for ax, (name, points) in zip(axes[1:].flat, panels.items()):
+    figure, axes = _grid(4 if paper is None else 6, 2, 2.5)
+    own, shown = axes[-2:], seen
+    if paper is not None:
+        theirs = paper.rename(columns={"model": "arch"}).dropna(subset=["intra_class"])
+        theirs = theirs.assign(accuracy=theirs.linear_percent / 100, parameters=theirs.arch.map(parameters))
+        _papers_cloud(figure, axes[0, 0], theirs)
+        shown = pd.concat([theirs, seen])
+    norm = plt.Normalize(seen.accuracy.min(), seen.accuracy.max()) if len(seen) else plt.Normalize()
+    for ax, (name, points) in zip(own.flat, panels.items()):
         _cloud(points, ax, norm)
         ax.set_title(name)
         if points.empty:
             ax.text(0.5, 0.5, "no runs", transform=ax.transAxes, ha="center", style="italic")
-    figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=axes[1:], format=PercentFormatter(1, 0), location="bottom",
+    figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=own, format=PercentFormatter(1, 0), location="bottom",
                     label="ours: kNN, k = 20, held out", shrink=0.5, aspect=30)
-    for ax in (axes[0, 0], *axes[1:].flat):
+    for ax in [axes[0, 0], *own.flat]:
         ax.set(xlabel="uniformity (lower: more even)", ylabel="intra-class distance²")
         ax.margins(0.15)
         ax.xaxis.set_major_locator(MaxNLocator(5))
-    for pair in axes[1:]:                                                  # what training did is seen from one panel to the other
+    for pair in own:                                                       # what training did is seen from one panel to the other
         sides = np.array([[*ax.get_xlim(), *ax.get_ylim()] for ax in pair])
         for ax in pair:
             ax.set(xlim=(sides[:, 0].min(), sides[:, 1].max()), ylim=(sides[:, 2].min(), sides[:, 3].max()))
     handles = [Line2D([], [], linestyle="", marker=marker(arch), markerfacecolor="white", markeredgecolor=colour(arch),
-                      markeredgewidth=1.6, label=label(arch)) for arch in present(pd.concat([theirs, seen]))]
-    axes[0, 1].set_axis_off()
-    axes[0, 1].legend(handles=handles, loc="center left", title="area: parameters; face: accuracy")
+                      markeredgewidth=1.6, label=label(arch)) for arch in present(shown)]
+    if paper is None:
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, title="area: parameters; face: accuracy")
+    else:
+        axes[0, 1].set_axis_off()
+        axes[0, 1].legend(handles=handles, loc="center left", title="area: parameters; face: accuracy")
     figure.suptitle(title, fontsize=9.5, x=0.01, ha="left")
     return axes
+
+
+def _papers_cloud(figure, ax, theirs):
+    """The paper's encoders by its pair of measures, each joined with its improved self."""
+    norm = plt.Normalize(theirs.accuracy.min(), theirs.accuracy.max())
+    for arch in present(theirs):
+        both = theirs[theirs.arch == arch]
+        ax.plot(both.uniformity, both.intra_class, color=colour(arch), linewidth=1)
+        improved = both[both.recipe == "improved"]
+        ax.plot(improved.uniformity, improved.intra_class, linestyle="", marker="x", color=colour(arch), markersize=5)
+    _cloud(theirs[theirs.recipe == "baseline"], ax, norm)
+    ax.set_title("paper, ImageNet (cross: improved recipe)")
+    figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=ax, format=PercentFormatter(1, 0), label="paper: linear top-1", aspect=25)
 
 
 def accuracy_over_k(table, ax=None, title=""):

@@ -150,6 +150,11 @@ def test_over_clustering_sets_the_papers_points_beside_ours(table):
     assert [ax.get_title("left") for ax in axes[1:].flat] == [f"ours, {arm}, {kind}" for kind in ("raw", "centred")
                                                               for arm in ("untrained", "trained")]
     assert all("uniformity" in ax.get_xlabel() for ax in (axes[0, 0], *axes[1:].flat)) and len(legend_of(axes[0, 1])) == 6
+    again = plots.over_clustering(table, None, dict.fromkeys(ARCHS, 5e6))   # a second profile needs no second picture of the paper's
+    assert again.shape == (2, 2) and len(again[0, 0].figure.legends[0].get_texts()) == 6
+    for mine, first in zip(again.flat, axes[1:].flat, strict=True):
+        assert mine.get_title("left") == first.get_title("left") and mine.get_xlim() == first.get_xlim()
+        assert [c.get_offsets().tolist() for c in mine.collections] == [c.get_offsets().tolist() for c in first.collections]
 
 
 def test_accuracy_over_k_draws_trained_and_untrained_and_chance(table):
