@@ -44,10 +44,11 @@ def html_table(head, body, caption, classes="", name="", listed=()):
                     f"{json.dumps(options)}); addEventListener('beforeprint', () => table.page.len(-1).draw(false)); }});</script>")
 
 
-DARK = """const dark = matchMedia('(prefers-color-scheme: dark)'), follow = () => document.documentElement.classList.toggle('dark',
-  document.body.dataset.theme === 'dark' || document.body.dataset.theme !== 'light' && dark.matches);
+DARK = """const dark = matchMedia('(prefers-color-scheme: dark)'), paper = matchMedia('print'), follow = () =>
+  document.documentElement.classList.toggle('dark', !paper.matches && (document.body.dataset.theme === 'dark'
+    || document.body.dataset.theme !== 'light' && dark.matches));
 new MutationObserver(follow).observe(document.body, {attributeFilter: ['data-theme']});
-dark.addEventListener('change', follow); follow();"""
+for (const media of [dark, paper]) media.addEventListener('change', follow); follow();"""
 
 
 def library():
@@ -63,12 +64,14 @@ def library():
 CURVES = {"loss": "loss", "accuracy": "accuracy in the loss", "knn_val": "kNN, val, 2,048 of train"}     # history's columns -> their label
 
 
-FIRST = ("knn_test", "linear_test", "instdisc_dsd_top1_test", "instdisc_dsd_top1_train")     # of a run's numbers, in percent
+FIRST = ("knn_test", "linear_test", "instdisc_dsd_top1_test", "instdisc_dsd_top1_train")     # of a run's numbers
+ACCURACIES = ("knn", "linear", "best_nn", "instdisc", "accuracy")                            # numbers that begin so are in percent
 
 
 def curves():
     """A function that draws a Run's history as SVG, always on the same figure: making one takes longest."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
 
     from lib import plots
     plots.style()
@@ -81,6 +84,8 @@ def curves():
             values = run.history.reindex(columns=["epoch", column]).dropna()
             ax.plot(values.epoch, values[column], color=plots.colour(run.config.arch), marker="." if len(values) < 30 else "")
             ax.set(xlabel="epoch", title=label)
+            if column != "loss":
+                ax.yaxis.set_major_formatter(PercentFormatter(1))
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
         return file.getvalue()[file.getvalue().index("<svg"):]
@@ -101,15 +106,18 @@ def run_page(run, what, rests, drawn=""):
     numbers = {k: v for k, v in run.metrics.items() if isinstance(v, (int, float)) and not k.startswith("nn")}
     names = ", ".join(f"<code>{text(claim)}</code>" for claim in rests)
     behind = f"<details><summary>{len(rests)} verdicts rest on it</summary>{names}</details>" if rests else "<p>No verdict rests on it.</p>"
-    first = {k: f"{100 * numbers.pop(k):.1f} %" for k in FIRST if k in numbers}
+    def shown(name):
+        value = numbers[name]
+        exact = isinstance(value, int) or not name.startswith(ACCURACIES) or name.endswith(("_k", "_lr"))
+        return f"{100 * value:.1f} %" if not exact else f"{value:.4g}" if isinstance(value, float) else value
+    numbers = {name: shown(name) for name in (*(k for k in FIRST if k in numbers), *(k for k in numbers if k not in FIRST))}
     return (f"<h1>{text(models.ENCODERS[c.arch].label)}, {text(what)}, seed {c.seed}</h1>"
             f'<p><code>{text(profile)}/{text(run.name)}</code>, one of <a href="../../runs.html">all runs</a>. '
             f'<a href="../../ledger.html">All verdicts</a>.</p>{behind}'
             + (f'<div class="curves" role="img" aria-label="{", ".join(CURVES.values())}, over the epochs">{drawn}</div>' if drawn else "")
             + f"<p>To train it anew and compare: <code>make reproduce PROFILE={text(profile)} MATCH={text(run.name)}</code>"
             + (f", where the data set {text(c.data)} is</p>" if c.data == "cifar10_jpeg" else "</p>")
-            + pairs(first | {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in numbers.items()},
-                    "What was measured (further accuracies as fractions; those over k stand in its metrics.json)")
+            + pairs(numbers, "What was measured (accuracies over k stand in its metrics.json)")
             + pairs(plain, "Its configuration") + pairs(run.provenance, "Where and by what it was made"))
 
 
@@ -124,18 +132,18 @@ def picture(image):
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def sharing(xy, labels, count=NEAREST):
-    """How many of its `count` nearest points (all others, if fewer) share a point's class. xy: (N, 2), labels: (N,). Returns (N,) int."""
+def nearest(xy, count=NEAREST):
+    """The `count` nearest other points (all, if there are fewer) of each point. xy: (N, 2). Returns (N, count) int."""
     from scipy.spatial import cKDTree
     near = cKDTree(xy).query(xy, min(count + 1, len(xy)))[1]
     others = near != np.arange(len(xy))[:, None]                           # where points coincide, oneself need not come first
     others[others.all(1), -1] = False
-    return ((labels[near] == labels[:, None]) & others).sum(1)
+    return near[others].reshape(len(xy), -1)
 
 
 def umaps(found, classes, factors=None, images=None, title=""):
-    """UMAPs side by side as HTML: a point under the pointer shows its image, class, factors and how many of its neighbours in the picture
-    share its class; what is selected in one is selected in all. Colours by class or by a factor.
+    """UMAPs side by side as HTML: a point under the pointer shows its image, class, factors and how many of its neighbours in that picture
+    share its class, and these neighbours are ringed in all; what is selected in one is selected in all. Colours by class or by a factor.
 
     found: {encoder's label: lib.runs.umap}; classes: names; factors: {name: (N,) values}; images: (N, 3, S, S) uint8, or a
     folder's, by the points' `index`, or None. "" without any. An iframe, so that neither page nor script touches the other.
@@ -165,17 +173,25 @@ def umaps(found, classes, factors=None, images=None, title=""):
         colours[name] = [to_hex(cmap(v)) if np.isfinite(v) else "#d0d0d0" for v in scaled]
     if images is not None:
         data["image"] = [picture(image) for image in images[index]]
+    near = [nearest(points[["x", "y"]].values) for points in tables.values()]
     for i, points in enumerate(tables.values()):
-        data |= {f"x{i}": points.x.values, f"y{i}": points.y.values, f"same{i}": sharing(points[["x", "y"]].values, labels)}
+        data |= {f"x{i}": points.x.values, f"y{i}": points.y.values, f"same{i}": (labels[near[i]] == labels[:, None]).sum(1)}
     source, panels = ColumnDataSource(data), []
+    ringed = ColumnDataSource({f"{axis}{i}": [] for i in range(len(tables)) for axis in "xy"})
     for i, name in enumerate(tables):
         shown = "" if images is None else f'<img src="@image" width="{IMAGE}" alt="" style="image-rendering: pixelated"><br>'
         words = "<br>".join(["<b>@class</b>", *[f"{f} @{{{f}}}" for f in factors or ()],
-                             f"@same{i} of {min(NEAREST, len(index) - 1)} neighbours here share its class"])
+                             f"@same{i} of {near[i].shape[1]} neighbours here share its class"])
         panel = figure(title=name, tools="pan,wheel_zoom,box_select,lasso_select,tap,reset", active_drag="lasso_select",
                        width=PANEL, height=PANEL)
-        panel.scatter(f"x{i}", f"y{i}", source=source, size=4, color="colour", line_color=None, alpha=0.8, nonselection_alpha=0.06)
-        panel.add_tools(HoverTool(tooltips=f'<div style="font-size: 12px">{shown}{words}</div>'))
+        drawn = panel.scatter(f"x{i}", f"y{i}", source=source, size=4, color="colour", line_color=None, alpha=0.8, nonselection_alpha=0.06)
+        panel.scatter(f"x{i}", f"y{i}", source=ringed, size=9, fill_color=None, line_color="black")
+        told = CustomJS(args={"source": source, "ringed": ringed, "near": near[i].tolist()}, code="""
+            const at = cb_data.index.indices[0], those = at === undefined ? [] : near[at];
+            if (those.length || ringed.length) ringed.data = Object.fromEntries(Object.keys(ringed.data).map(
+                name => [name, those.map(other => source.data[name][other])]));""")
+        panel.add_tools(HoverTool(renderers=[drawn], limit=1, callback=told,      # of points that lie on each other one is enough
+                                  tooltips=f'<div style="font-size: 12px; max-width: 13em">{shown}{words}</div>'))
         panel.axis.visible, panel.grid.visible = False, False
         panels.append(panel)
     choose = Select(title="Colour", value="class", options=list(colours), width=160)
@@ -187,5 +203,5 @@ def umaps(found, classes, factors=None, images=None, title=""):
     return (f'<div class="umaps"><div>{text(title)}</div>'
             f'<iframe srcdoc="{html.escape(page)}" title="{text(f"{title} UMAP to explore".strip())}" loading="lazy" '
             f'style="width: 100%; min-width: {PANEL * 2 // 3 * len(panels)}px; max-width: {PANEL * len(panels) + 30}px; '
-            f'height: {PANEL + 110}px; border: 0; background: #fff">'
+            f'height: calc(clamp({PANEL * 2 // 3}px, {100 // len(panels)}vw, {PANEL}px) + 110px); border: 0; background: #fff">'
             '</iframe></div>')

@@ -329,10 +329,11 @@ def short_html(t, rows, profiles):
             out.append(f"<p>The paper's questions, answered on <code>{text(profile)}</code>:</p><dl>{asked}</dl>"
                        + html_table([text(c) for c in each], body, f"Each encoder's verdict, {IN_GRID}. {MARKS}."))
     for profile in profiles:
-        counts, decided, alone = short(rows, profile)
+        counts, chance, decided, alone = short(rows, profile)
         lines = [f'<li><span class="verdict {v}">{MARK[v]} {v}</span> {text(words)}</li>' for v, words in decided]
         lines = (f"<ul>{''.join(lines)}</ul>" if lines else "") + (
-            f"<p>{ALONE}</p><ul>{''.join(f'<li>{text(words)}</li>' for words in alone)}</ul>" if alone else "")
+            f"<p>{ALONE}</p><ul>{''.join(f'<li>{text(words)}</li>' for words in alone)}</ul>" if alone else "") + (
+            f"<p>{text(chance)}</p>" if chance else "")
         out.append(f"<p><code>{text(profile)}</code>, {text(counts)}</p>"
                    + (f"<details><summary>What is decided on <code>{text(profile)}</code></summary>{lines}</details>" if lines else ""))
     return "".join(out)
@@ -477,17 +478,18 @@ def verdicts_html(rows, pages):
     for row in rows.iloc[np.argsort(rows.claim.str.contains("/", regex=False), kind="stable")].itertuples():     # as a whole first
         name, _, arch = row.claim.partition("/")
         c, (shown, bounds), nothing = claims.BY_NAME[name], claims.effect(row), row.verdict == claims.NOT_TESTED
+        least = claims.smallest_detectable(row)
         encoder = models.ENCODERS[arch].label if arch in models.ENCODERS else arch or "all together"
         body.append([(f'{stated(c, pages)}<br><code>{text(name)}</code>', name),
                      (f'<span class="verdict {row.verdict.replace(" ", "-")}">{MARK[row.verdict]} {text(row.verdict)}</span>', row.verdict),
                      text(encoder), f"<code>{text(row.profile)}</code>",
                      ("<br>".join(filter(None, (f'<span class="number">{text(shown)}</span>' if shown else "",
                                                 f'<span class="number quiet">{text(bounds)}</span>' if bounds else "",
+                                                f'<span class="quiet">smallest detectable {least}</span>' if least else "",
                                                 f'<span class="quiet">{text(claims.reading(row))}</span>'))),
                       "" if np.isnan(row.effect) else f"{row.effect:.6g}"),
-                     str(row.n), text(claims.smallest_detectable(row)),
-                     "" if nothing else behind(row)])
-    return html_table(["Claim", "Verdict", "Encoder", "Profile", "Effect, 95 % interval", "n", "Smallest detectable", "Runs"], body,
+                     str(row.n), "" if nothing else behind(row)])
+    return html_table(["Claim", "Verdict", "Encoder", "Profile", "Effect, 95 % interval", "n", "Runs"], body,
                       f"{len(body)} verdicts. A head sorts (effects as fractions, whatever their unit), its menu filters; a claim leads to "
                       "its notebook, a run to its page.",
                       name="ledger", listed=(0, 1, 2, 3))
@@ -549,11 +551,11 @@ STYLE = """
 @media (min-width: 92em) { .content:has(.explored) { width: 64em; } }
 .verdict { font-weight: 600; white-space: nowrap; }
 .supported { color: #1a7f37; } .contradicted { color: #b3261e; } .undecided { color: #7a5b00; } .not-tested { color: #666; }
-@media (prefers-color-scheme: dark) { body:not([data-theme="light"]) .supported { color: #56d364; }
+@media screen and (prefers-color-scheme: dark) { body:not([data-theme="light"]) .supported { color: #56d364; }
   body:not([data-theme="light"]) .contradicted { color: #ff8a80; } body:not([data-theme="light"]) .undecided { color: #e3b341; }
   body:not([data-theme="light"]) .not-tested { color: #aaa; } }
-body[data-theme="dark"] .supported { color: #56d364; } body[data-theme="dark"] .contradicted { color: #ff8a80; }
-body[data-theme="dark"] .undecided { color: #e3b341; } body[data-theme="dark"] .not-tested { color: #aaa; }
+@media screen { body[data-theme="dark"] .supported { color: #56d364; } body[data-theme="dark"] .contradicted { color: #ff8a80; }
+  body[data-theme="dark"] .undecided { color: #e3b341; } body[data-theme="dark"] .not-tested { color: #aaa; } }
 .number { white-space: nowrap; } .quiet { color: var(--color-foreground-secondary); font-size: 85%; }
 .table-wrapper, .cell_output { overflow-x: auto; } .table-wrapper { margin: 1em 0; }
 .table-wrapper table, table.dataframe { font-size: 0.8rem; border: 0; border-collapse: collapse; font-variant-numeric: tabular-nums; }
@@ -562,17 +564,23 @@ body[data-theme="dark"] .undecided { color: #e3b341; } body[data-theme="dark"] .
   font-weight: normal; border: 0; border-bottom: 1px solid var(--color-background-border); padding: 0.25em 0.8em 0.25em 0; }
 .table-wrapper thead th, table.dataframe thead th { font-weight: 600; }
 .table-wrapper tbody th { min-width: 10em; } .wide td:last-child { min-width: 22em; }
-.explored { font-size: 0.85rem; } .explored tbody th { min-width: 12em; } .explored ul { padding-left: 1em; }
+.explored { font-size: 0.85rem; } .explored table { font-size: 0.75rem; } .explored tbody th { min-width: 12em; }
+.explored ul { padding-left: 1em; }
 #changes tbody th { min-width: 14em; } #changes .number { white-space: normal; }
 div.dt-container { color: var(--color-foreground-primary); } .curves svg { max-width: 100%; height: auto; background: #fff; }
 div.dt-layout-table { overflow-x: auto; }
 @media (max-width: 40em) { .explored tbody th { min-width: 8em; } .table-wrapper tbody th { min-width: 7em; } }
-@media print { div.dt-layout-row:not(.dt-layout-table) { display: none !important; } .umaps { display: none; } }
+@media print { div.dt-layout-row:not(.dt-layout-table), .umaps, .dtcc { display: none !important; }
+  .table-wrapper, .cell_output, div.dt-layout-table { overflow: visible; } .explored { page: across; }
+  .table-wrapper table, table.dataframe { font-size: 0.6rem; } .table-wrapper caption { max-width: none; }
+  .table-wrapper tbody th, .explored tbody th, #changes tbody th { min-width: 0; } .wide td:last-child { min-width: 0; }
+  .table-wrapper :is(th, td), table.dataframe :is(th, td) { padding-right: 0.5em; } .table-wrapper .number { white-space: normal; } }
+@page across { size: A4 landscape; }
 details { margin: 0.5em 0; } summary { cursor: pointer; }
 div.cell div.highlight pre { font-size: 0.78rem; } div.cell_output pre { font-size: 0.78rem; white-space: pre-wrap; }
 .headline { background: #fff; } .cell_output img { max-width: 100%; height: auto; background: #fff; }
-@media (prefers-color-scheme: dark) { body:not([data-theme="light"]) :is(.headline, img.lines, .curves svg) { filter: DARK; } }
-body[data-theme="dark"] :is(.headline, img.lines, .curves svg) { filter: DARK; }
+@media screen and (prefers-color-scheme: dark) { body:not([data-theme="light"]) :is(.headline, img.lines, .curves svg) { filter: DARK; } }
+@media screen { body[data-theme="dark"] :is(.headline, img.lines, .curves svg) { filter: DARK; } }
 div.cell details.hide { margin: 0; border: 0; box-shadow: none; } div.cell details.hide > summary p.admonition-title { font-size: 0.8rem;
   margin: 0; padding: 0.2em 0; background: none; color: var(--color-foreground-secondary); }
 div.cell details.hide > summary p.admonition-title::before { display: none; }
@@ -644,17 +652,20 @@ def readable(notebook, name, verdicts=""):
 
 
 def told(found):
-    """studies.labelled of a profile's runs and completeness at the purity of the
-    reference (`completeness_matched`) and of the encoder's own baseline (`completeness_matched_own`)."""
+    """studies.labelled of a profile's runs, completeness at the purity of the reference (`completeness_matched`) and of the encoder's own
+    baseline (`completeness_matched_own`), and what transfer is stored (`linear_digits`, `fine_tuned_digits`)."""
     from lib import plots
     t = studies.labelled(found)
     own = plots.matched(t, None).set_index("run").completeness_matched
-    return plots.matched(t).assign(completeness_matched_own=lambda rows: rows.run.map(own))
+    worth = pd.DataFrame([{f"{kind}_{path.stem.removeprefix('transfer-')}": accuracy for path in sorted(run.path.glob("transfer-*.json"))
+                           for kind, accuracy in json.loads(path.read_text()).items()} for run in found], index=[r.name for r in found])
+    return plots.matched(t).assign(completeness_matched_own=lambda rows: rows.run.map(own)).merge(
+        worth, how="left", left_on="run", right_index=True)
 
 
 def take_away(executed, found, folder):
     """Every figure as SVG, and as CSV two tables a profile, a row per run and a row per epoch, in `folder`; returns links as HTML.
-    executed: {name: notebook, as `readable` gives it}; found: [Run]. Not in the tables: what images, UMAPs and transfer are drawn from."""
+    executed: {name: notebook, as `readable` gives it}; found: [Run]; a third table holds what UMAPs are drawn from. Images are in none."""
     parts = []
     for name, notebook in executed.items():
         links = []
@@ -669,8 +680,10 @@ def take_away(executed, found, folder):
         parts.append(f'<h2><a href="{name}.html">{text(name)}</a></h2><ul>{"".join(links)}</ul>' if links else "")
     for profile in dict.fromkeys(run.path.parent.name for run in found):
         some = [run for run in found if run.path.parent.name == profile]
-        for kind, frame in (("runs", told(some)), ("epochs", runs.histories(some))):
-            path = folder / f"{profile}-{kind}.csv"
+        umaps = [runs.umap(run).assign(run=run.name) for run in some if (run.path / "umap.csv").is_file()]
+        tables = {"runs": told(some), "epochs": runs.histories(some)} | ({"points of UMAPs": pd.concat(umaps)} if umaps else {})
+        for kind, frame in tables.items():
+            path = folder / f"{profile}-{kind.split()[-1].lower()}.csv"
             frame.to_csv(path, index=False, lineterminator="\n")
             parts.append(f'<p><a href="take/{path.name}">{path.name}</a>: {len(frame):,} {kind} of <code>{text(profile)}</code></p>')
     return "".join(parts)
@@ -718,7 +731,7 @@ def build(t, rows, profiles, mine, notebooks, report=REPORT, note="", store=runs
     (extra := aside / "extra" / "take").mkdir(parents=True)
     links = take_away(drawn, [run for run, _ in found], extra)
     (source / "take_away.md").write_text("# Figures and tables to take away\n\n```{raw} html\n<p>Figures as SVG; as CSV each profile's "
-                                         f"runs and epochs, from which all but images, UMAPs, transfer and the paper's own figures "
+                                         f"runs, epochs and UMAPs, from which all but images and the paper's own figures "
                                          f"(<code>results/reference</code>) are drawn.</p>{links}\n```\n")
     title = "Small contrastive models without a teacher"
     settings = {
@@ -804,9 +817,9 @@ def readme_results(t):
              + f"\n\n{markdown(grid(everything, p))}\n\n{MARKS}; {IN_GRID}." for p in profiles if (asked := answers(t, everything, p))]
     decisions = []
     for p in profiles:
-        counts, decided, alone = short(everything, p)
+        counts, chance, decided, alone = short(everything, p)
         lines = "".join(f"\n- {MARK[v]} **{v}** {words}" for v, words in decided)
-        decisions.append(f"**`{p}` in short**, {counts}" + ("\n" + lines if lines else ""))
+        decisions.append(f"**`{p}` in short**, {counts} {chance}".strip() + ("\n" + lines if lines else ""))
         decisions.append(f"{ALONE}\n" + "".join(f"\n- {words}" for words in alone) if alone else "")
     caveats = "\n".join(f"- {sentence}" for sentence in bear_in_mind(t, everything, profiles))
     tables = [f"`{p}`: {caption(t, p)}\n\n{markdown(headline(t, p))}" for p in profiles]

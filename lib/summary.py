@@ -125,8 +125,8 @@ def deciding(rows, row):
 
 
 def short(rows, profile):
-    """What was found in a profile: (how many claims have which verdict, and what of it may be chance; [(verdict, text)] of the claims that
-    are decided as a whole; [text] of those that are not, but supported on single encoders)."""
+    """What was found in a profile: (how many claims have which verdict; what of it may be chance; [(verdict, text)] of the claims that are
+    decided as a whole; [text] of those that are not, but supported on single encoders)."""
     rows = rows[rows.profile == profile]
     whole, alone = overall(rows), []
     decided = [(row.verdict, f"{row.statement}: {deciding(rows, row)}") for row in whole.itertuples()
@@ -136,7 +136,7 @@ def short(rows, profile):
                 if is_judged(r) and r.verdict == claims.SUPPORTED]
         alone += [f"{row.statement}: {', '.join(each)}"] if each else []
     counts = ", ".join(f"{n} {v}" for v in MARK if (n := (whole.verdict == v).sum()))
-    return f"{len(whole)} claims as a whole: {counts}. {claims.by_chance(rows)}".strip(), decided, alone
+    return f"{len(whole)} claims as a whole: {counts}.", claims.by_chance(rows), decided, alone
 
 
 ALONE = "Supported on single encoders, not as a whole:"
@@ -155,7 +155,7 @@ def grid(rows, profile):
 def answers(t, rows, profile):
     """The paper's questions and what a profile's runs answer, [(question, answer in a few words, why)], told from the numbers; [] without
     runs of all five small encoders and the reference. t: the tidy table (lib.report.table); rows: the ledger."""
-    t, rows = t[t.profile == profile], rows[rows.profile == profile]
+    everything, t, rows = rows, t[t.profile == profile], rows[rows.profile == profile]
     arms = claims.baseline(t) if len(t) else t
     if not len(arms) or not {*models.SMALL, models.LARGE} <= set(arms.arch):
         return []
@@ -208,6 +208,7 @@ def answers(t, rows, profile):
             each = [", ".join(f"{name} ({claims.effect(r)[0]})" for name, r in on(claim, v)) for v in DECISIONS]
             found.append((question, LEAD[whole[claim]], f"An interval of the gain in linear accuracy lies above 0 on {each[0] or 'none'}"
                           + "".join(f", {words} {names}" for words, names in zip(("below on", "around it on"), each[1:]) if names) + "."))
+    again = everything[everything.profile == f"{profile}{claims.AGAIN}"]
     if longer := _twice_as_long(t, arms):
         usual = {name: f" (the four remedies at the usual length {claims.effect(r)[0]})"
                  for name, r in of_encoders(rows, "improved_helps", profile)}
@@ -216,7 +217,58 @@ def answers(t, rows, profile):
         sure = all(claims.interval(gain)[1] > 0 for _, gain, _ in longer)
         found.append(("Or do they only need longer?", "Longer helps, too." if sure else "Undecided.",
                       f"Twice the epochs of the baseline gain, in points of linear accuracy: {each}. No rule was written beforehand, so "
-                      "this is no verdict."))
+                      f"this is no verdict{'; the next answer has one' if len(again) else ''}."))
+    return found + _of_again(rows, again)
+
+
+LENGTH_LEAD = {claims.SUPPORTED: "Yes, both encoders.", claims.CONTRADICTED: "Not both.", claims.UNDECIDED: "Undecided.",
+               claims.NOT_TESTED: "Not tested."}
+HELD, GONE, TURNED, NEW, OPEN = "holds", "undecided again", "turned round", "decided now", "undecided in both"
+
+
+def repeated(rows, profile):
+    """Verdicts on single encoders that have an interval both in a profile and in its repetition, whose seeds nobody had seen, a row each:
+    claim, encoder, profile's verdict and effect, the repetition's, and what became of it. rows: the ledger."""
+    def keyed(name):
+        mine = rows[(rows.profile == name) & rows.claim.str.contains("/", regex=False) & rows.low.notna()]
+        return {row.claim: row for row in mine.itertuples()}
+    first, again, found = keyed(profile), keyed(f"{profile}{claims.AGAIN}"), []
+    for claim in [c for c in first if c in again]:
+        before, after = first[claim], again[claim]
+        decided = [row.verdict in (claims.SUPPORTED, claims.CONTRADICTED) for row in (before, after)]
+        same = HELD if before.verdict == after.verdict else TURNED
+        became = {(True, True): same, (True, False): GONE, (False, True): NEW, (False, False): OPEN}[*decided]
+        name, _, arch = claim.partition("/")
+        found.append({"claim": claims.BY_NAME[name].statement, "encoder": models.ENCODERS[arch].label}
+                     | {words: f"{MARK[row.verdict]} {' '.join(claims.effect(row))}, n = {row.n}"
+                        for words, row in ((profile, before), (f"{profile}{claims.AGAIN}", after))} | {"became": became})
+    return pd.DataFrame(found, columns=["claim", "encoder", profile, f"{profile}{claims.AGAIN}", "became"])
+
+
+def _of_again(rows, again):
+    """What the repetition of a profile says, [(question, answer, why)]: of longer training, by rules of before it, and of the profile's own
+    verdicts. rows: the profile's ledger; again: the repetition's."""
+    if again.empty:
+        return []
+    found, whole = [], overall(again).set_index("claim").verdict
+
+    def each(claim):
+        parts = of_encoders(again, claim, again.profile.iloc[0])
+        return ", ".join(f"{name} {' '.join(claims.effect(r))} ({r.verdict})" for name, r in parts)
+
+    if whole["longer_helps"] != claims.NOT_TESTED:
+        found.append(("Do the remedies gain more than twice the epochs do?", LENGTH_LEAD[whole["improved_beats_longer"]],
+                      f"By rules of before the runs, on seeds that nobody had seen, in points of linear accuracy: twice the epochs against "
+                      f"once {each('longer_helps')}; the four remedies against twice the epochs {each('improved_beats_longer')}; without "
+                      f"the distilled start {each('improved_no_teacher_beats_longer')}."))
+    both = repeated(pd.concat([rows, again]), rows.profile.iloc[0])
+    if len(decided := both[both.became.isin([HELD, GONE, TURNED])]):
+        lists = "; ".join(f"{words}: " + "; ".join(f"{r.claim} ({r.encoder})" for r in both[both.became == became].itertuples())
+                          for became, words in ((TURNED, "turned round"), (GONE, "undecided there"), (NEW, "decided there alone"))
+                          if (both.became == became).any())
+        found.append(("Do the verdicts hold on other seeds?", f"{(decided.became == HELD).sum()} of {len(decided)} do.",
+                      f"Of the verdicts on single encoders that were repeated, with seeds of their own and another teacher, {len(decided)} "
+                      f"had been decided{f' ({lists})' if lists else ''}."))
     return found
 
 

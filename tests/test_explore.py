@@ -20,17 +20,12 @@ def points(n=60, seed=0):
 
 
 @pytest.mark.parametrize("xy", [np.random.default_rng(0).random((40, 2)), np.zeros((40, 2))])
-def test_neighbours_of_the_same_class_are_counted_without_the_point_itself(xy):
-    labels = np.random.default_rng(1).integers(0, 3, 40)
-    if xy.any():
-        expected = []
-        for i in range(40):
-            order = sorted((j for j in range(40) if j != i), key=lambda j: np.hypot(*(xy[i] - xy[j])))
-            expected.append(sum(labels[j] == labels[i] for j in order[:10]))
-        assert explore.sharing(xy, labels).tolist() == expected
-    else:                                                                  # any ten others are the nearest
-        assert explore.sharing(xy, np.zeros(40, int)).tolist() == [10] * 40
-    assert explore.sharing(xy[:4], np.zeros(4, int)).tolist() == [3] * 4
+def test_neighbours_are_the_nearest_points_but_oneself(xy):
+    near = explore.nearest(xy)
+    for i in range(40):
+        order = sorted((j for j in range(40) if j != i), key=lambda j: np.hypot(*(xy[i] - xy[j])))
+        assert near[i].tolist() == order[:10] if xy.any() else i not in near[i] and len({*near[i]}) == 10     # any ten are the nearest
+    assert [sorted(row) for row in explore.nearest(xy[:4]).tolist()] == [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]
 
 
 def test_a_picture_is_the_image_but_for_the_compression():
@@ -81,7 +76,13 @@ def test_a_point_shows_its_image_class_factors_and_neighbours_and_what_is_select
     page.mouse.move(outer["x"] + x - 30, outer["y"] + y)
     page.mouse.move(outer["x"] + x, outer["y"] + y, steps=5)
     frame.get_by_text("of 10 neighbours here share its class").first.wait_for()
-    assert frame.get_by_text(re.compile("angle 0.00")).count() and frame.locator("img[src^='data:image/webp']").count()
+    assert frame.get_by_text(re.compile("angle 0.00")).count() and frame.locator("img[src^='data:image/webp']").count() == 1
+    near = explore.nearest(points()[["x", "y"]].values)[0]
+    inside.wait_for_function("window.ringed = panel.model.renderers[1].data_source, ringed.data.x0.length")
+    for name, seed in (("0", 0), ("1", 1)):                                # in the picture of the other encoder they are the same images
+        for axis in "xy":
+            assert list(inside.evaluate(f"[...ringed.data.{axis}{name}]")) == pytest.approx(points(seed=seed)[axis][near].tolist())
+    assert frame.get_by_text(f"{(near % 2 == 0).sum()} of 10 neighbours here share its class").count()
     corners = [inside.evaluate(f"at({x}, {y})") for x, y in ((-0.03, -0.02), (1.1, -0.02), (1.1, 1.02), (-0.03, 1.02))]
     page.mouse.move(outer["x"] + corners[3][0], outer["y"] + corners[3][1])
     page.mouse.down()
@@ -89,6 +90,6 @@ def test_a_point_shows_its_image_class_factors_and_neighbours_and_what_is_select
         page.mouse.move(outer["x"] + x, outer["y"] + y, steps=5)
     page.mouse.up()
     assert sorted(inside.evaluate("source.selected.indices")) == list(range(0, 60, 2))          # the left class, in every panel's source
-    assert inside.evaluate("[...panel.model.document._all_models.values()].filter(m => m.type === 'ColumnDataSource').length") == 1
+    assert inside.evaluate("[...panel.model.document._all_models.values()].filter(m => m.type === 'ColumnDataSource').length") == 2
     frame.locator("select").select_option("angle")
     assert inside.evaluate("new Set(source.data.colour).size") > 20

@@ -12,7 +12,7 @@ from conftest import made_up_store, store_run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import claims, models, report, runs, studies
+from lib import claims, explore, models, report, runs, studies
 
 HOSTILE = '<script>alert("x")</script> & `**bold**` | ```'
 
@@ -123,6 +123,20 @@ def test_every_figure_is_there_as_svg_and_what_it_is_drawn_from_as_csv(site):
     table, history = (pd.read_csv(site / "take" / f"textures-{kind}.csv") for kind in ("runs", "epochs"))
     assert {"arm", "change", "completeness_matched", "completeness_matched_own"} <= set(table) and "trained" in set(table.arm)
     assert set(history.run) == set(table.run) and table.knn_test.notna().all() and {"take/quick-runs.csv"} < set(page.links)
+
+
+def test_the_tables_to_take_away_hold_transfer_and_umaps_where_they_are_stored(tmp_path):
+    store = made_up_store(tmp_path / "store", "textures")
+    found = [runs.load(path) for path in runs.paths("textures", store)]
+    one = next(run for run in found if run.config.arch == "resnet50" and run.config.epochs)
+    runs._add(one.path / "transfer-digits.json", '{"linear": 0.9, "fine_tuned": 0.95}\n')
+    runs._add(one.path / "umap.csv", "index,x,y,label\n3,0.5,1.5,2\n")
+    links = report.take_away({}, found, tmp_path)
+    table = pd.read_csv(tmp_path / "textures-runs.csv").set_index("run")
+    assert table.loc[one.name, ["linear_digits", "fine_tuned_digits"]].tolist() == [0.9, 0.95] and len(table) == len(found)
+    assert table.linear_digits.notna().sum() == 1 and "1 points of UMAPs of <code>textures</code>" in links
+    drawn = pd.read_csv(tmp_path / "textures-umaps.csv").to_dict("records")
+    assert drawn == [{"index": 3, "x": 0.5, "y": 1.5, "label": 2, "run": one.name}]
 
 
 def test_code_is_folded_and_shown_on_demand(site, page):
@@ -279,6 +293,9 @@ def test_a_verdict_leads_to_its_runs_and_a_run_tells_its_configuration_numbers_a
     page.get_by_text("verdicts rest on it").click()
     for words in ("pretext_learned/mobilenet_v3_small", "batch_size", "knn_test", "make reproduce", "<script>alert"):
         assert words in page.locator("body").inner_text()
+    numbers = dict(zip(*(page.locator(f"table >> nth=0 >> tbody tr > :nth-child({i})").all_inner_texts() for i in (1, 2))))
+    assert all(value.endswith(" %") == (name.startswith(explore.ACCURACIES) and not name.endswith(("_k", "_lr")))
+               for name, value in numbers.items()) and {"knn_test", "knn_val", "uniformity_d_test"} <= set(numbers)
     page.goto(f"file://{site}/runs.html")
     page.locator("input[type=search]").first.fill("untrained")
     page.wait_for_timeout(500)
@@ -303,12 +320,32 @@ CONTRAST = r"""() => {
 def test_the_report_is_legible_on_a_phone_and_in_the_dark(site, browser, width, scheme):
     """No page is wider than the screen, and text stands out from what is behind it (WCAG AA: 4.5)."""
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    for name in ("index.html", "ledger.html", "01_pretext_fitting.html"):
+    run = next(site.glob("runs/textures/*.html")).relative_to(site)
+    for name in ("index.html", "ledger.html", "runs.html", "changes.html", "take_away.html", "01_pretext_fitting.html", str(run)):
         page.goto(f"file://{site}/{name}")
-        if name == "ledger.html":
+        if name in ("ledger.html", "runs.html"):
             page.locator("table.dataTable").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
         assert page.evaluate(CONTRAST) >= 4.5, name
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_paper_tables_are_whole_and_nothing_is_dark(site, browser, scheme):
+    """A4 at 96 pixels an inch, less the margins: upright, and across for the tables that one explores."""
+    page = browser.new_page(color_scheme=scheme)
+    page.emulate_media(media="print", color_scheme=scheme)
+    for name, width in (("index", 718), ("01_pretext_fitting", 718), ("ledger", 1047), ("runs", 1047)):
+        page.set_viewport_size({"width": width, "height": 1000})
+        page.goto(f"file://{site}/{name}.html")
+        if width > 718:
+            page.locator("table.dataTable").wait_for()
+            assert page.locator(".table-wrapper").evaluate("table => getComputedStyle(table).page") == "across"
+        wide = page.locator(".table-wrapper table").evaluate_all("tables => tables.map(t => t.getBoundingClientRect().right)")
+        assert wide and max(wide) <= width, name
+        assert page.evaluate(CONTRAST) >= 4.5, name
+        drawn = page.locator(":is(.headline, img.lines)").evaluate_all("all => all.map(image => getComputedStyle(image).filter)")
+        assert set(drawn) <= {"none"}, name
     page.close()
 
 
@@ -573,7 +610,7 @@ def test_in_short_stand_the_decided_claims_and_apart_from_them_the_encoders_on_w
     assert f"<p>{report.ALONE}</p><ul><li>&lt;projector_helps&gt;: MobileNetV3-Small (+10.0 points; one seed)</li></ul>" in said
     assert "&lt;negatives_helps&gt;" not in said and "chance" not in said
     known = rows.assign(low=0.05, high=0.15, n=3)
-    assert "1 not tested. Of 4 intervals of remedies on single encoders 4 exclude 0" in report.short_html(NOTHING, known, ["p"])
+    assert "<p>Of 4 intervals of remedies on single encoders 4 exclude 0" in report.short_html(NOTHING, known, ["p"])
 
 
 def test_the_readme_shows_the_figure_when_there_are_runs_to_draw(tmp_path):
@@ -581,7 +618,7 @@ def test_the_readme_shows_the_figure_when_there_are_runs_to_draw(tmp_path):
     shown = report.readme_results(t)
     lacking = [c.name for c in claims.CLAIMS if f"{c.statement} ({c.source})" not in shown]
     assert f"{len(lacking)} of {len(claims.CLAIMS)} claims are *not tested*" in shown
-    counts, decided, alone = report.short(report.ledger(t, ["textures"]), "textures")
+    counts, chance, decided, alone = report.short(report.ledger(t, ["textures"]), "textures")
     assert f"<summary>What is decided</summary>\n\n**`textures` in short**, {counts}\n" in shown
     parts = ["](results/figure.svg)", "| encoder |", "What is decided", "To bear in mind", "Every claim's verdict", report.LEGEND,
              "- **SEED**: "]

@@ -105,6 +105,43 @@ def test_the_papers_questions_are_answered_from_the_numbers_of_all_encoders_or_n
     assert "gains by the paper's four remedies" not in summary.grid(pd.concat([rest, gains[1:]]), "textures").encoder.tolist()
 
 
+def test_a_repetition_says_which_verdicts_hold_and_what_longer_training_gains(tmp_path):
+    t = report.table("textures", store=made_up_store(tmp_path, "textures", archs=(*models.SMALL, models.LARGE)))
+    before = report.ledger(t, ["textures"])
+    row = {"test": "", "n": 5, "data": "textures", "purer": np.nan, "runs": ""}
+    signs = {"✓": (0.02, 0.01, 0.03, claims.SUPPORTED), "✗": (-0.02, -0.03, -0.01, claims.CONTRADICTED),
+             "?": (0.01, -0.01, 0.03, claims.UNDECIDED), "–": (np.nan, np.nan, np.nan, claims.NOT_TESTED)}
+    def of(profile, **verdicts):
+        return pd.DataFrame([row | {"claim": claim.replace("_ON_", "/"), "profile": profile}
+                             | dict(zip(("effect", "low", "high", "verdict"), signs[mark])) for claim, mark in verdicts.items()])
+    small, large = "mobilenet_v3_small", "resnet18"
+    marks = {f"temperature_helps_ON_{small}": "✓✓", f"temperature_helps_ON_{large}": "✗✗", f"negatives_helps_ON_{small}": "✓✗",
+             f"negatives_helps_ON_{large}": "✗?", f"projector_helps_ON_{small}": "?✓", f"projector_helps_ON_{large}": "??",
+             f"initialization_helps_ON_{small}": "✓–", "temperature_helps": "✓✗"}
+    first = of("textures", **{claim: both[0] for claim, both in marks.items()})
+    again = of("textures_again", **{claim: both[1] for claim, both in marks.items()})
+    found = summary.repeated(pd.concat([first, again]), "textures")
+    assert found.became.tolist() == [summary.HELD, summary.HELD, summary.TURNED, summary.GONE, summary.NEW, summary.OPEN]
+    assert found.iloc[2, 1:4].tolist() == ["MobileNetV3-Small", "✓ +2.0 points [+1.0, +3.0], n = 5", "✗ −2.0 points [−3.0, −1.0], n = 5"]
+    assert summary.repeated(first, "textures").empty and summary.repeated(pd.concat([first, again]), "textures_again").empty
+    longer = of("textures_again", **{f"{claim}{on}": mark for claim, mark in zip(claims.LENGTH, "✓✗?")
+                                     for on in ("", f"_ON_{small}", f"_ON_{large}")})
+    def answered(*rows):
+        return {question: said for question, *said in summary.answers(t, pd.concat(rows), "textures")}
+    assert not {"Do the verdicts hold on other seeds?", "Do the remedies gain more than twice the epochs do?"} & answered(before).keys()
+    told = answered(before, first, again, longer)
+    lead, why = told["Do the verdicts hold on other seeds?"]
+    assert lead == "2 of 4 do." and ("4 had been decided (turned round: Fewer negatives help small models (MobileNetV3-Small); undecided "
+                                     "there: Fewer negatives help small models (ResNet-18); decided there alone: A wider") in why
+    lead, why = told["Do the remedies gain more than twice the epochs do?"]
+    each = [f"MobileNetV3-Small {words}, ResNet-18 {words}" for words in (
+        "+2.0 points [+1.0, +3.0] (supported)", "−2.0 points [−3.0, −1.0] (contradicted)", "+1.0 points [−1.0, +3.0] (undecided)")]
+    assert lead == "Not both." and "against once {}; the four remedies against twice the epochs {}; without the distilled start {}.".format(
+        *each) in why
+    untested = of("textures_again", **dict.fromkeys(claims.LENGTH, "–"))
+    assert "Do the remedies gain more than twice the epochs do?" not in answered(before, first, again, untested)
+
+
 def test_a_claim_that_is_contradicted_names_the_encoders_that_contradict_it_those_that_support_it_and_how_many_were_tested():
     row = {"profile": "p", "test": "", "low": np.nan, "high": np.nan, "n": 1, "data": "textures", "purer": np.nan}
     rows = pd.DataFrame([row | {"claim": c, "verdict": v, "effect": e} for c, v, e in (
