@@ -600,7 +600,7 @@ def headline(name, data=None, archs=None):
 
 def anchors(name, data=None, archs=None):
     """Long runs of a profile that says how long: the MoCo authors' notebook on ResNet-18, whose kNN is known (results/reference), with one
-    query view and with both (lib.report.check_on_photographs); the baseline of MobileNetV3-Small and ResNet-18."""
+    query view and with both (lib.summary.check_on_photographs); the baseline of MobileNetV3-Small and ResNet-18."""
     p = profile(name)
     both = [base(name, arch, data, epochs=p.long) for arch in claims.REMEDIED if p.long and arch in chosen(name, archs)]
     known = [replace(c, projector="linear", tau=0.1, symmetric=s) for c in both if c.arch == "resnet18" for s in (False, True)]

@@ -8,7 +8,7 @@ import textwrap
 import numpy as np
 import pandas as pd
 
-from lib import claims, models
+from lib import claims, models, runs, studies
 
 MARK = {claims.SUPPORTED: "✓", claims.CONTRADICTED: "✗", claims.UNDECIDED: "?", claims.NOT_TESTED: "–"}
 DECISIONS = (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED)
@@ -21,6 +21,32 @@ GRID = {"pretext_learned": "learns the pretext task", "no_overfitting": "without
         "over_clustered": "by clusters counted directly", "improved_helps": "gains by the paper's four remedies",
         "improved_no_teacher_helps": "gains by them without SEED's teacher"}
 IN_GRID = "effects in points, of the pair of measures in distance² or uniformity"
+SUPERVISED = "supervised, same recipe"    # as plots.ARM_LABELS, which is not imported where no figure is drawn
+KIND = {"textures": "drawn grey patterns of 32 pixels, whose factors are known", "cifar10": "photographs of 32 pixels (CIFAR-10)",
+        "cifar10_jpeg": "photographs of 32 pixels (a JPEG copy of CIFAR-10)"}
+WORDS = {
+    "profile": "a data set, a schedule and seeds: a column of the verdicts",
+    "arm": "runs that differ in their seeds alone: an encoder's baseline, or its baseline with a change",
+    "the paper's four, the paper's three": "temperature 0.1, stronger augmentation, a wide projector and a start by SEED; the same without "
+                                           "that start, hence without a teacher",
+    "as a whole": "a claim about all encoders is supported by all of them, and contradicted by one, whose interval nothing corrects",
+    "textures:tint=0.5": "the same patterns, each with a hue that says nothing of its class: a shortcut, built in",
+    "pretext task": "instance discrimination: is an image nearer to its own view than to every other image? D-SD: originals, each against "
+                    "its view and the other originals; SD-SD: views against views. Chance is one over the number of images",
+    "kNN, linear probe": "accuracy on held-out images of the nearest neighbours' classes, and of a linear classifier on frozen features",
+    "purity (homogeneity), completeness": "of k-means clusters: whether a cluster holds one class, whether a class lies in one cluster; 1 "
+                                          "is best. To over-cluster is to be as pure as the large encoder, and less complete",
+    "at equal purity": "an encoder is compared at the purity that the large one has with two clusters a class, a remedy at that of its own "
+                       "baseline",
+    "intra-class distance², uniformity": "mean squared distance of two images of a class, features of unit length; logarithm of the mean "
+                                         "of exp(−2 distance²) over pairs of images, the lower the more evenly spread; closeness is "
+                                         "minus the former",
+    "supported, contradicted, undecided": "the 95 % interval over seeds lies wholly on the claim's side, wholly on the other, or neither; "
+                                          "undecided too where the rule asks for more, such as an encoder that has learned",
+    "SEED": "distillation without labels: a small encoder learns a large one's similarities; a start by SEED has a teacher"}
+LEAST = ("Of a claim about all encoders that one is shown, with its interval, which has the verdict of all and of those the least effect; "
+         "one that contradicts refutes")
+LEGEND = f"{LEAST}. {MARKS}. The rules: [results/claims.csv](results/claims.csv), column `test`."
 
 
 def rule_html(claim):
@@ -291,3 +317,106 @@ def _points(gains):
     mean, low, high = (100 * value for value in claims.interval(gains))
     shown = f"{mean:+.1f}" + (f" [{low:+.1f}, {high:+.1f}], {len(gains)} seeds" if len(gains) > 1 else ", 1 seed")
     return shown.replace("-", "−")
+
+
+# ---- the numbers of a profile, and what to bear in mind ----
+
+def percent(values):
+    """Mean in percent, with half the 95 % interval over seeds where there are two or more: "66.3 ± 1.2", at most "± > 50"."""
+    values = np.asarray(values, float)
+    if not len(values):
+        return ""
+    mean, low, high = claims.interval(values)
+    half = 50 * (high - low)
+    return f"{100 * mean:.1f}" + ("" if np.isnan(half) else f" ± {half:.1f}" if half <= 50 else " ± > 50")
+
+
+def observed(t):
+    """Of one profile's runs those that the observations rest on: the baseline at full width, untrained and supervised, on its data."""
+    arms = claims.baseline(t)
+    if arms.empty:
+        return t
+    return t[(t.data == arms.data.iloc[0]) & ((t.epochs == 0) | (t.method == "supervised") | t.run.isin(arms.run))]
+
+
+def caption(t, profile):
+    """What stands in `headline`, in words: how many images, what chance would give, what the last columns are."""
+    first = observed(t[t.profile == profile]).iloc[0]
+    return (f"{first.images_train:,.0f} training and {first.images_test:,.0f} held-out images of {first.classes:.0f} classes. Percent on "
+            f"the latter, mean ± half the 95 % interval over seeds; chance is {100 / first.classes:.1f} with equal classes, in the "
+            f"pretext task {100 / first.instances_test:.2f}. Supervised by the same recipe: linear probe, one seed, a lower bound of the "
+            "ceiling. Paper: ImageNet, 200 epochs.")
+
+
+def headline(t, profile):
+    """One row of text per encoder of a profile: seeds, accuracies in percent on held-out images, mean ± half the 95 % interval.
+
+    Linear: probe on frozen h. Supervised: the same probe on the encoder trained with labels by the same recipe. Pretext:
+    instance-discrimination top-1 (original against view). All on the baseline arm at full width. Paper: linear top-1 of its
+    baseline on ImageNet, another task.
+    """
+    paper = pd.read_csv(runs.ROOT / "results" / "reference" / "paper_headline.csv").set_index("model").baseline_200_percent
+    t = observed(t[(t.profile == profile) & (t.width == 1)]) if len(t) else t
+    arms, rows = claims.baseline(t) if len(t) else t, []
+    for arch in models.ENCODERS:
+        own = t[t.arch == arch] if len(t) else t
+        if not len(own):
+            continue
+        before, after = own[own.epochs == 0], arms[arms.arch == arch]
+        shown = before if arch == "pixels" else after
+        labels = own[(own.method == "supervised") & (own.epochs > 0)]
+        rows.append({"encoder": models.ENCODERS[arch].label, "seeds": str(len(after)) if len(after) else "",
+                     "kNN untrained": percent(before.knn_test), "kNN trained": percent(after.knn_test),
+                     "linear probe": percent(shown.linear_test), SUPERVISED: percent(labels.linear_test),
+                     "paper, linear": f"{paper[arch]:.1f}" if arch in paper else "",
+                     "pretext, train": percent(shown.instdisc_dsd_top1_train),
+                     "pretext, held out": percent(shown.instdisc_dsd_top1_test)})
+    return pd.DataFrame(rows)
+
+
+def of_what(t, profile):
+    """What a profile's images are, in brackets; "" for data that have no words."""
+    data = claims.baseline(t[t.profile == profile]).data
+    return f" ({KIND[data.iloc[0]]})" if len(data) and data.iloc[0] in KIND else ""
+
+
+def pending(t, profile, data=None, archs=None):
+    """What a profile plans and a table of runs, perhaps an empty one, has not yet, as a list of at most one sentence."""
+    return studies.pending(t.run[t.profile == profile] if len(t) else (), profile, data, archs)
+
+
+WITHIN = {"cifar10": 1, "cifar10_jpeg": 2}     # points below the MoCo authors' kNN at which it counts as reached; the copy is lossy
+
+
+def published():
+    """What others report on CIFAR-10, a row each (results/reference)."""
+    return pd.read_csv(runs.ROOT / "results" / "reference" / "cifar10_anchors.csv")
+
+
+def check_on_photographs(t):
+    """Does ResNet-18 by the settings of the MoCo authors' CIFAR-10 notebook reach their kNN (`studies.anchors`)? The check of the whole
+    pipeline, as a list of one sentence; none where the table holds no run on CIFAR-10."""
+    if not len(t) or not t.data.isin(WITHIN).any():
+        return []
+    said, passed, theirs = [], True, published()
+    theirs = theirs[theirs.source.str.startswith("MoCo authors") & (theirs.epochs == studies.profile("cifar10").long)]
+    for known in theirs.itertuples():
+        views, ours = f"{known.knn_percent:g} % with {'both views as queries' if known.query_views == 2 else 'one view as query'}", []
+        for name, points in WITHIN.items():
+            names = [runs.folder(c, "cifar10").name for c in studies.anchors("cifar10", name)
+                     if (c.projector, 1 + c.symmetric) == ("linear", known.query_views)]
+            for knn in t[(t.profile == "cifar10") & t.run.isin(names)].get("knn_projection_test", pd.Series(dtype=float)).dropna():
+                near = round(100 * knn, 1) >= known.knn_percent - points
+                passed &= near
+                ours.append(f"{100 * knn:.1f} % on {name}, {'no more' if near else 'more'} than {points} point{'s' * (points > 1)} below "
+                            f"{views}")
+        passed &= bool(ours)
+        said += ours or [f"outstanding: {views}"]
+    return ["The check of the whole pipeline on photographs, ResNet-18 by the settings of the MoCo authors' CIFAR-10 notebook against "
+            f"their kNN: {'; '.join(said)}." + ("" if passed else " Until it is reached, numbers on photographs are provisional.")]
+
+
+def bear_in_mind(t, rows, profiles, mine=""):
+    """What a reader of the verdicts must know, as sentences. mine: the profile whose missing runs are the reader's own affair."""
+    told = [[*(pending(t, p) if p != mine else []), *claims.caveats(t, p), *claims.of_mixing(rows[rows.profile == p])] for p in profiles]
+    return [*(sentence for some in told for sentence in some), *check_on_photographs(t)]

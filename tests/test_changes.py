@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from lib import report
+from lib import pages
 from lib.changes import changes
 
 HEAD = "claim,profile,statement,source,test,effect,low,high,n,verdict,runs\n"
@@ -59,7 +59,7 @@ def test_a_ledger_taken_away_and_a_folder_without_history_are_no_error(repositor
     gone = changes(repository.root).iloc[0]
     assert gone.subject == "all goes" and gone.after is None and gone.before["verdict"] == "undecided"
     (tmp_path / ".git" / "HEAD").write_text("broken")
-    assert changes(repository.root).empty and "clone the repository whole" in report.changes_html(changes(repository.root), [])
+    assert changes(repository.root).empty and "clone the repository whole" in pages.changes_html(changes(repository.root), [])
 
 
 def test_a_shallow_clone_tells_nothing_rather_than_that_its_oldest_commit_made_all(repository, tmp_path):
@@ -78,7 +78,7 @@ def test_a_ledger_with_a_claim_twice_and_a_subject_with_odd_characters_are_read(
 def test_the_page_tells_effects_in_their_unit_and_claims_that_are_gone(repository):
     repository("<b>first</b>", line(effect="", verdict="not tested"), line("long_gone/resnet18", "0.5", "supported"))
     repository("then", line(), line("long_gone/resnet18", "0.5", "supported"))
-    page = report.changes_html(changes(repository.root), ["03_temperature"])
+    page = pages.changes_html(changes(repository.root), ["03_temperature"])
     assert "&lt;b&gt;first" in page and "<b>first" not in page
     assert "+1.2 points" in page and "03_temperature.html" in page and "not tested" in page
     assert "long_gone" in page and "+0.5" in page and "ResNet-18" in page and "no claim" in page

@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 import yaml
 
+import lib
 from lib.runs import ROOT
 
 PINS = dict(re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
@@ -68,6 +69,12 @@ def test_what_runs_before_a_commit_is_pinned_and_finds_nothing_to_mend():
     assert {"ruff", "nbstripout", "pre-commit"} <= set(pinned)
     style = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", ROOT], capture_output=True, text=True)
     assert style.returncode == 0, style.stdout
+
+
+def test_the_order_in_which_to_read_names_every_module():
+    told = lib.__doc__.split("in this order:")[1]
+    named = re.findall(r"[a-z]+", re.sub(r"\(.*?\)", "", told, flags=re.DOTALL))
+    assert sorted(named) == sorted(path.stem for path in (ROOT / "lib").glob("*.py") if path.stem != "__init__")
 
 
 def test_the_make_targets_of_the_readme_can_be_planned():

@@ -12,7 +12,7 @@ from conftest import made_up_store, store_run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import claims, explore, models, report, runs, studies
+from lib import claims, explore, models, pages, report, runs, studies, summary
 
 HOSTILE = '<script>alert("x")</script> & `**bold**` | ```'
 
@@ -53,7 +53,7 @@ def site(tmp_path_factory):
     drawn = folder / "report" / "notebooks" / "01_pretext_fitting.ipynb"
     source = notebook(folder / "01_pretext_fitting.ipynb", DRAWS, profile="quick", archs=None, tau=0.2)
     report.execute(source, drawn, profile="smoke")
-    index = report.build(t, rows, ["textures", "cifar10_subset", "quick"], "quick", [drawn],
+    index = pages.build(t, rows, ["textures", "cifar10_subset", "quick"], "quick", [drawn],
                          report=folder / "report", note=HOSTILE, store=store)
     return index.parent
 
@@ -80,14 +80,14 @@ class Page(HTMLParser):
             self.images.append(a)
 
 
-def pages(site):
+def pages_of(site):
     return {path: Page(path) for path in site.rglob("*.html") if "_static" not in path.parts}
 
 
 # ---- the pages ----
 
 def test_every_link_of_the_report_leads_to_a_file_and_an_anchor_that_exist(site):
-    found = pages(site)
+    found = pages_of(site)
     assert {"index.html", "search.html", "01_pretext_fitting.html"} <= {p.name for p in found}
     for path, page in found.items():
         for link in [*page.links, *page.loads]:
@@ -101,16 +101,16 @@ def test_every_link_of_the_report_leads_to_a_file_and_an_anchor_that_exist(site)
 
 
 def test_the_report_loads_nothing_from_a_network(site):
-    for path, page in pages(site).items():
+    for path, page in pages_of(site).items():
         assert not [load for load in page.loads if urlsplit(load).scheme in ("http", "https") or load.startswith("//")], path
     for sheet in site.rglob("*.css"):
         assert not re.search(r"(url\(|@import)\s*['\"]?(https?:)?//", sheet.read_text()), sheet
 
 
 def test_every_image_of_the_report_says_what_it_shows(site):
-    images = [image for page in pages(site).values() for image in page.images]
+    images = [image for page in pages_of(site).values() for image in page.images]
     assert images
-    assert {image.get("alt") for image in images} == {"What it shows. Look at the line: it rises.", report.FIGURE}
+    assert {image.get("alt") for image in images} == {"What it shows. Look at the line: it rises.", pages.FIGURE}
     drawn = [text for path in site.rglob("runs/*/*.html") if "<svg" in (text := path.read_text().split("<article", 1)[1])]
     assert drawn and all('role="img" aria-label="loss, ' in text for text in drawn)
 
@@ -131,7 +131,7 @@ def test_the_tables_to_take_away_hold_transfer_and_umaps_where_they_are_stored(t
     one = next(run for run in found if run.config.arch == "resnet50" and run.config.epochs)
     runs._add(one.path / "transfer-digits.json", '{"linear": 0.9, "fine_tuned": 0.95}\n')
     runs._add(one.path / "umap.csv", "index,x,y,label\n3,0.5,1.5,2\n")
-    links = report.take_away({}, found, tmp_path)
+    links = pages.take_away({}, found, tmp_path)
     table = pd.read_csv(tmp_path / "textures-runs.csv").set_index("run")
     assert table.loc[one.name, ["linear_digits", "fine_tuned_digits"]].tolist() == [0.9, 0.95] and len(table) == len(found)
     assert table.linear_digits.notna().sum() == 1 and "1 points of UMAPs of <code>textures</code>" in links
@@ -151,12 +151,12 @@ def test_the_protocol_stands_beside_the_numbers(site):
     protocol = re.findall(r"<details><summary>Protocol and cost on <code>(\w+)</code>.*?</details>", (site / "index.html").read_text())
     assert {"textures", "quick"} <= {*protocol}
     t = report.table("textures", "cifar10_subset")
-    told = report.protocol_html(t, "cifar10_subset")
+    told = pages.protocol_html(t, "cifar10_subset")
     for words in ("a queue of 128 and the other keys of the batch", "stem stride1", "20 epochs: 400,000 views", "temperature 0.2", "k = 20",
                   "a part of train of cifar10_jpeg: MobileNetV3-Small 0.0006", "5,000 held-out", "Multiply-adds at 32 px", "<td>fp32</td>",
                   f"<td>{models.multiply_adds('resnet18', 32, 'stride1') / 1e6:,.0f} M</td>"):
         assert words in told, words
-    assert report.protocol_html(t, "quick") == "" and report.protocol_html(t[:0], "textures") == ""
+    assert pages.protocol_html(t, "quick") == "" and pages.protocol_html(t[:0], "textures") == ""
 
 
 def test_a_notebooks_page_begins_with_its_verdicts_and_folds_cells_in_a_row_into_one(site):
@@ -167,7 +167,7 @@ def test_a_notebooks_page_begins_with_its_verdicts_and_folds_cells_in_a_row_into
     cells = [nbformat.v4.new_code_cell(source) for source in "abcd"]
     cells[1].outputs = [nbformat.v4.new_output("stream", name="stdout", text="said")]
     cells.insert(3, nbformat.v4.new_markdown_cell("between"))
-    made = report.readable(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A"), *cells]), "n", "<b>so</b>")
+    made = pages.readable(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A"), *cells]), "n", "<b>so</b>")
     assert [c.source for c in made.cells[1:]] == ["a\n\nb", "c", "between", "d"] and "<b>so</b>" in made.cells[0].source
     assert made.cells[1].outputs[0].text == "said"
 
@@ -181,7 +181,7 @@ def test_line_drawings_turn_dark_with_the_page_and_photographs_do_not(site, brow
         page.close()
     for drawn, lines in (("<svg><path/></svg>", True), ("<svg><path/><image/></svg>", False)):
         cell = nbformat.v4.new_code_cell("", outputs=[nbformat.v4.new_output("display_data", {"image/svg+xml": drawn})])
-        made = report.readable(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A"), cell]), "n")
+        made = pages.readable(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A"), cell]), "n")
         assert ("classes" in made.cells[1].metadata.mystnb["image"]) == lines
 
 
@@ -206,8 +206,8 @@ def test_hostile_text_from_runs_is_shown_and_not_obeyed(site):
 def test_the_index_shows_each_claim_for_each_profile_and_links_it_to_its_notebook(site):
     text = (site / "index.html").read_text()
     for claim in claims.CLAIMS:
-        assert report.text(claim.statement) in text
-        assert "".join(f"<li>{report.text(clause)}</li>" for clause in claims.clauses(claim.rule)) in text
+        assert explore.text(claim.statement) in text
+        assert "".join(f"<li>{explore.text(clause)}</li>" for clause in claims.clauses(claim.rule)) in text
     assert re.search("Not tested, because no runs are stored: .*cifar10_subset", text)
     assert 'href="01_pretext_fitting.html"' in text
     for heading in ("In short", "Verdicts", "Results", "Encoders", "Runs and machines"):
@@ -223,20 +223,20 @@ def test_the_index_shows_each_claim_for_each_profile_and_links_it_to_its_noteboo
     behind = re.findall(r'<summary>\d+ runs</summary><ul><li><a href="(runs/textures/[^"]+)"', verdicts)
     assert behind and all((site / link).is_file() for link in behind)
     assert (site / "_static" / "figure.svg").is_file()
-    for word in report.WORDS:
-        assert f"<dt>{report.text(word)}</dt>" in text
+    for word in summary.WORDS:
+        assert f"<dt>{explore.text(word)}</dt>" in text
 
 
 def test_a_report_without_any_run_says_not_tested(tmp_path):
     t = report.table("textures", store=tmp_path / "none")
-    index = report.build(t, report.ledger(t, ["textures"]), ["textures"], None, [], report=tmp_path / "report")
+    index = pages.build(t, report.ledger(t, ["textures"]), ["textures"], None, [], report=tmp_path / "report")
     assert "Not tested, because no runs are stored" in index.read_text()
-    assert report.terminal(report.ledger(t, ["textures"])).startswith("no runs yet")
+    assert summary.terminal(report.ledger(t, ["textures"])).startswith("no runs yet")
     assert "not tested" in report.readme_results(t) and "](results/figure.svg)" not in report.readme_results(t)
 
 
 def test_a_browser_opens_every_page_from_the_disk_without_errors_or_requests(site, page):
-    found = sorted(pages(site))
+    found = sorted(pages_of(site))
     assert len(found) > 20
     for path in found:
         page.goto(f"file://{path}")
@@ -454,7 +454,7 @@ def test_only_the_encoders_asked_for_are_trained_and_the_index_has_them_even_out
     assert arguments[arguments.index("--archs") + 1] == "efficientnet_b0"
     assert dry["executed"] == [{"profile": "quick", "archs": ["efficientnet_b0"]}] * len(list(report.NOTEBOOKS.glob("*.ipynb")))
     assert set(dry["table"].arch) == {"pixels", "resnet18", "efficientnet_b0"}                # what is stored beside them, too
-    assert "EfficientNet-B0" in set(report.headline(dry["table"], "quick").encoder)
+    assert "EfficientNet-B0" in set(summary.headline(dry["table"], "quick").encoder)
 
 
 def test_runs_of_the_readers_own_values_stand_among_the_runs_where_they_are_asked_for(dry):
@@ -534,8 +534,8 @@ def test_every_claim_links_to_a_notebook_and_has_a_unit():
 
 
 def test_percentages_carry_half_their_interval_and_never_more_than_there_is():
-    assert report.percent([]) == "" and report.percent([0.5]) == "50.0" and report.percent([0.5, 0.6, 0.7]) == "60.0 ± 24.8"
-    assert report.percent([0.2, 0.6]) == "40.0 ± > 50"
+    assert summary.percent([]) == "" and summary.percent([0.5]) == "50.0" and summary.percent([0.5, 0.6, 0.7]) == "60.0 ± 24.8"
+    assert summary.percent([0.2, 0.6]) == "40.0 ± > 50"
 
 
 def test_effects_are_shown_in_points_with_their_interval():
@@ -558,12 +558,12 @@ def test_the_detectable_effect_agrees_with_the_ledgers_own_formula():
 
 def test_the_headline_table_has_means_over_seeds_and_empty_cells_where_nothing_was_run(tmp_path):
     t = report.table("textures", store=made_up_store(tmp_path, "textures"))
-    rows = report.headline(t, "textures").set_index("encoder")
+    rows = summary.headline(t, "textures").set_index("encoder")
     small = t[(t.arch == "mobilenet_v3_small") & (t.method == "moco") & (t.epochs > 0)]
     assert rows.loc["MobileNetV3-Small", "seeds"] == "5" == str(len(small))
     assert rows.loc["MobileNetV3-Small", "kNN trained"].startswith(f"{100 * small.knn_test.mean():.1f} ± ")
     assert rows.loc["raw pixels", "kNN trained"] == "" and rows.loc["raw pixels", "kNN untrained"]
-    assert "±" not in rows.loc["ResNet-50", report.SUPERVISED]           # one seed has no interval
+    assert "±" not in rows.loc["ResNet-50", summary.SUPERVISED]           # one seed has no interval
 
 
 def test_only_the_runs_that_a_profile_plans_count(tmp_path):
@@ -581,8 +581,8 @@ def test_what_a_profile_still_lacks_is_counted_on_the_data_set_or_on_its_copy():
     for data in (None, "cifar10_jpeg"):
         planned = [runs.folder(c, "cifar10").name for c in studies.plan("cifar10", data)]
         t = pd.DataFrame({"profile": "cifar10", "run": [*planned[2:], "of another study"]})
-        assert report.pending(t, "cifar10")[0].startswith(f"Of {len(planned)} runs planned for cifar10, 2 are not trained yet")
-        assert report.pending(pd.DataFrame({"profile": "cifar10", "run": planned}), "cifar10") == []
+        assert summary.pending(t, "cifar10")[0].startswith(f"Of {len(planned)} runs planned for cifar10, 2 are not trained yet")
+        assert summary.pending(pd.DataFrame({"profile": "cifar10", "run": planned}), "cifar10") == []
         here = [runs.folder(c, "cifar10").name for c in studies.temperature("cifar10", data)]
         assert studies.pending(here[1:], "cifar10", study=studies.temperature)[0].startswith(
             f"Of {len(here)} runs planned for cifar10 in this notebook, 1 are not")
@@ -604,13 +604,13 @@ def test_in_short_stand_the_decided_claims_and_apart_from_them_the_encoders_on_w
         ("projector_helps/deit_tiny", "supported"),                                                               # not judged on it
         ("temperature_helps", "contradicted"), ("temperature_helps/resnet18", "contradicted"),
         ("temperature_helps/mobilenet_v3_small", "supported"), ("negatives_helps", "not tested"))])
-    said = report.short_html(NOTHING, rows, ["p"])
+    said = pages.short_html(NOTHING, rows, ["p"])
     assert "3 claims as a whole: 1 contradicted, 1 undecided, 1 not tested." in said and said.count("<li>") == 2
     assert "contradicted</span> &lt;temperature_helps&gt;: ResNet-18 (+10.0 points; one seed); but supported on Mobile" in said
-    assert f"<p>{report.ALONE}</p><ul><li>&lt;projector_helps&gt;: MobileNetV3-Small (+10.0 points; one seed)</li></ul>" in said
+    assert f"<p>{summary.ALONE}</p><ul><li>&lt;projector_helps&gt;: MobileNetV3-Small (+10.0 points; one seed)</li></ul>" in said
     assert "&lt;negatives_helps&gt;" not in said and "chance" not in said
     known = rows.assign(low=0.05, high=0.15, n=3)
-    assert "<p>Of 4 intervals of remedies on single encoders 4 exclude 0" in report.short_html(NOTHING, known, ["p"])
+    assert "<p>Of 4 intervals of remedies on single encoders 4 exclude 0" in pages.short_html(NOTHING, known, ["p"])
 
 
 def test_the_readme_shows_the_figure_when_there_are_runs_to_draw(tmp_path):
@@ -618,19 +618,19 @@ def test_the_readme_shows_the_figure_when_there_are_runs_to_draw(tmp_path):
     shown = report.readme_results(t)
     lacking = [c.name for c in claims.CLAIMS if f"{c.statement} ({c.source})" not in shown]
     assert f"{len(lacking)} of {len(claims.CLAIMS)} claims are *not tested*" in shown
-    counts, chance, decided, alone = report.short(report.ledger(t, ["textures"]), "textures")
+    counts, chance, decided, alone = summary.short(report.ledger(t, ["textures"]), "textures")
     assert f"<summary>What is decided</summary>\n\n**`textures` in short**, {counts}\n" in shown
-    parts = ["](results/figure.svg)", "| encoder |", "What is decided", "To bear in mind", "Every claim's verdict", report.LEGEND,
+    parts = ["](results/figure.svg)", "| encoder |", "What is decided", "To bear in mind", "Every claim's verdict", summary.LEGEND,
              "- **SEED**: "]
     assert sorted(parts, key=shown.index) == parts and shown.count("<details>") == shown.count("</details>") == 4
-    said = [*(f"- {report.MARK[v]} **{v}** {words}\n" for v, words in decided), *(f"- {words}\n" for words in alone)]
+    said = [*(f"- {summary.MARK[v]} **{v}** {words}\n" for v, words in decided), *(f"- {words}\n" for words in alone)]
     assert said and all(words in shown for words in said)
     assert "](results/figure.svg)" in shown and "runs of `textures`" in shown and "with equal classes, in the pretext task " in shown
     for pixels, floor in ((0.99, True), (0.0, False)):                       # of the pretext task
         t.loc[t.arch == "pixels", "instdisc_dsd_top1_test"] = pixels
         assert ("often (99.0%) than the baseline of any encoder" in report.readme_results(t)) == floor
-    assert report.of_what(t, "textures") == " (drawn grey patterns of 32 pixels, whose factors are known)"
-    assert report.of_what(t.assign(data="folder:/mine"), "textures") == ""
+    assert summary.of_what(t, "textures") == " (drawn grey patterns of 32 pixels, whose factors are known)"
+    assert summary.of_what(t.assign(data="folder:/mine"), "textures") == ""
     assert "](results/figure.svg)" not in report.BETWEEN.sub("", (runs.ROOT / "README.md").read_text())
 
 
@@ -673,7 +673,7 @@ def test_the_check_of_the_pipeline_on_photographs_is_outstanding_until_its_runs_
     rows = [{"profile": "cifar10", "run": runs.folder(c, "cifar10").name, "data": c.data, "knn_projection_test": knn}
             for c, knn in ((asymmetric, 0.8055), (symmetric, 0.8324))]
     def check(*rows):
-        return report.check_on_photographs(pd.DataFrame(rows))
+        return summary.check_on_photographs(pd.DataFrame(rows))
     assert check() == check(rows[0] | {"data": "textures"}) == check(rows[0] | {"data": "cifar100"}) == []
     for [none] in (check(rows[0] | {"profile": "cifar10_subset"}), check(rows[0] | {"knn_projection_test": np.nan})):
         assert none.count("outstanding") == 2 and "82.6 % with one view" in none and "85.3 % with both" in none and "provisional" in none
@@ -722,5 +722,5 @@ def test_the_readme_names_only_files_targets_and_notebooks_that_exist():
 
 @given(st.text())
 def test_any_text_is_shown_as_itself(value):
-    shown = report.text(value)
+    shown = explore.text(value)
     assert not set("<>`\"") & set(shown) and html.unescape(shown) == value
