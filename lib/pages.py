@@ -34,6 +34,7 @@ from lib.summary import (
     check_on_photographs,
     grid,
     headline,
+    nutshell,
     observed,
     of_encoders,
     published,
@@ -137,7 +138,8 @@ def short_html(t, rows, profiles):
         if asked:
             each = grid(rows, profile)
             body = [[f'<span class="number">{text(c)}</span>' if i else text(c) for i, c in enumerate(row)] for row in each.values]
-            out.append(f"<p>The paper's questions, answered on <code>{text(profile)}</code>:</p><dl>{asked}</dl>"
+            out.append(f"<p><b>{text(nutshell(rows, profile))}</b></p>"
+                       f"<p>The paper's questions, answered on <code>{text(profile)}</code>:</p><dl>{asked}</dl>"
                        + html_table([text(c) for c in each], body, f"Each encoder's verdict, {IN_GRID}. {MARKS}."))
     for profile in profiles:
         counts, chance, decided, alone = short(rows, profile)
@@ -156,9 +158,11 @@ def trained_html(t, profiles):
     for profile in profiles:
         arms = claims.baseline(t[t.profile == profile])
         if len(arms):
-            one = arms.iloc[0]
+            one, seeds = arms.iloc[0], sorted({*arms.seed})
+            which = f"seed{'s' * (len(seeds) > 1)} {seeds[0]}" + (f" to {seeds[-1]}" if len(seeds) > 1 else "")
             items.append(f"<li><code>{text(profile)}</code>: {one.images_train:,.0f} {text(KIND.get(one.data, 'images'))}, "
-                         f"{one.classes:.0f} classes, {one.epochs} epochs in batches of {one.batch_size}</li>")
+                         f"{one.classes:.0f} classes, {one.epochs} epochs in batches of {one.batch_size}; "
+                         f"{arms.arch.nunique()} encoder{'s' * (arms.arch.nunique() > 1)}, {which}</li>")
     return f"<ul>{''.join(items)}<li>the paper: photographs of ImageNet, 200 epochs</li></ul>"
 
 

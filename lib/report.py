@@ -34,6 +34,7 @@ from lib.summary import (
     caption,
     grid,
     headline,
+    nutshell,
     of_what,
     overall,
     partly,
@@ -174,7 +175,7 @@ def readme_results(t):
         for r in rows[rows.claim == c.name].itertuples()} for c in claims.CLAIMS if c.name in tested])
     lacking = f"{len(claims.CLAIMS) - len(tested)} of {len(claims.CLAIMS)} claims are *not tested* on any encoder yet, for want of runs." \
         if len(tested) < len(claims.CLAIMS) else ""
-    brief = [f"The paper's questions, answered on `{p}`{of_what(t, p)}:\n\n"
+    brief = [f"**{nutshell(everything, p)}**\n\nThe paper's questions, answered on `{p}`{of_what(t, p)}:\n\n"
              + "\n".join(f"- **{question}** *{answer}* {why}" for question, answer, why in asked)
              + f"\n\n{markdown(grid(everything, p))}\n\n{MARKS}; {IN_GRID}." for p in profiles if (asked := answers(t, everything, p))]
     decisions = []

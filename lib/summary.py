@@ -168,6 +168,23 @@ def short(rows, profile):
 ALONE = "Supported on single encoders, not as a whole:"
 
 
+def nutshell(rows, profile):
+    """What a profile says of the paper's own claims, and its repetition of longer training, in a sentence or two; "" without a claim of the
+    paper that is decided or undecided as a whole."""
+    whole = overall(rows[(rows.profile == profile) & rows.source.str.startswith("paper")])
+    n, yes, no, open_ = (len(whole), *((whole.verdict == v).sum() for v in DECISIONS))
+    if not yes + no + open_:
+        return ""
+    said = (f"Of {n} claims drawn from the paper, each about every small encoder that it names, {yes or 'none'} "
+            f"{'is' if yes < 2 else 'are'} supported, {no or 'none'} contradicted by at least one encoder, {open_ or 'none'} undecided"
+            + (f", {n - yes - no - open_} not tested." if n > yes + no + open_ else "."))
+    again = f"{profile}{claims.AGAIN}"
+    longer = [f"{name} ({claims.effect(r)[0]} of linear accuracy)" for name, r in of_encoders(rows, "longer_helps", again)
+              if r.verdict == claims.SUPPORTED]
+    return said + (f" What helps for sure is to train longer: twice the epochs, on {' and '.join(longer)}, by a rule that was written "
+                   "first and on seeds that were new." if longer else "")
+
+
 def grid(rows, profile):
     """The main claims on each small encoder of a profile, a text each: mark and effect (of the pair of measures in distance² or uniformity,
     else in points); a row per claim that was tested on all of them."""

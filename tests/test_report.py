@@ -213,7 +213,8 @@ def test_the_index_shows_each_claim_for_each_profile_and_links_it_to_its_noteboo
     for heading in ("In short", "Verdicts", "Results", "Encoders", "Runs and machines"):
         assert f"<h2>{heading}" in text
     assert "±" in text and "your run" in text
-    assert "10,000 drawn grey patterns of 32 pixels, whose factors are known, 12 classes, 16 epochs in batches of 128" in text
+    assert ("10,000 drawn grey patterns of 32 pixels, whose factors are known, 12 classes, 16 epochs in batches of 128; 2 encoders, "
+            "seeds 0 to 4</li>") in text
     assert re.search(r"Of \d+ runs planned for textures, \d+ are not trained yet: verdicts rest on the others", text)
     assert "runs planned for quick" not in text
     told = text.index("raw pixels find the view of an original image among 5,000 more often")
@@ -341,6 +342,7 @@ def test_on_paper_tables_are_whole_and_nothing_is_dark(site, browser, scheme):
         if width > 718:
             page.locator("table.dataTable").wait_for()
             assert page.locator(".table-wrapper").evaluate("table => getComputedStyle(table).page") == "across"
+        assert not page.locator(".sidebar-drawer").is_visible()
         wide = page.locator(".table-wrapper table").evaluate_all("tables => tables.map(t => t.getBoundingClientRect().right)")
         assert wide and max(wide) <= width, name
         assert page.evaluate(CONTRAST) >= 4.5, name

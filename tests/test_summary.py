@@ -108,7 +108,7 @@ def test_the_papers_questions_are_answered_from_the_numbers_of_all_encoders_or_n
 def test_a_repetition_says_which_verdicts_hold_and_what_longer_training_gains(tmp_path):
     t = report.table("textures", store=made_up_store(tmp_path, "textures", archs=(*models.SMALL, models.LARGE)))
     before = report.ledger(t, ["textures"])
-    row = {"test": "", "n": 5, "data": "textures", "purer": np.nan, "runs": ""}
+    row = {"test": "", "n": 5, "data": "textures", "purer": np.nan, "runs": "", "source": "ours"}
     signs = {"✓": (0.02, 0.01, 0.03, claims.SUPPORTED), "✗": (-0.02, -0.03, -0.01, claims.CONTRADICTED),
              "?": (0.01, -0.01, 0.03, claims.UNDECIDED), "–": (np.nan, np.nan, np.nan, claims.NOT_TESTED)}
     def of(profile, **verdicts):
@@ -138,6 +138,17 @@ def test_a_repetition_says_which_verdicts_hold_and_what_longer_training_gains(tm
         "+2.0 points [+1.0, +3.0] (supported)", "−2.0 points [−3.0, −1.0] (contradicted)", "+1.0 points [−1.0, +3.0] (undecided)")]
     assert lead == "Not both." and "against once {}; the four remedies against twice the epochs {}; without the distilled start {}.".format(
         *each) in why
+    assert summary.nutshell(longer, "textures") == summary.nutshell(before[before.profile == "none"], "textures") == ""
+    paper = pd.DataFrame([row | {"claim": claim, "profile": "textures", "source": source, "verdict": signs[mark][3]}
+                          for claim, source, mark in (
+        ("pretext_learned", "paper, (i)", "✗"), ("pretext_learned/resnet18", "paper, (i)", "✓"), ("over_clustered", "paper, (ii)", "?"),
+        ("temperature_helps", "paper", "✗"), ("negatives_helps", "paper", "–"), ("improved_no_teacher_helps", "ours", "✓"))])
+    said = ("Of 4 claims drawn from the paper, each about every small encoder that it names, none is supported, 2 contradicted by at least "
+            "one encoder, 1 undecided, 1 not tested.")
+    assert summary.nutshell(paper, "textures") == said
+    assert summary.nutshell(pd.concat([paper, longer.assign(source="ours")]), "textures") == said + (
+        " What helps for sure is to train longer: twice the epochs, on MobileNetV3-Small (+2.0 points of linear accuracy) and ResNet-18 "
+        "(+2.0 points of linear accuracy), by a rule that was written first and on seeds that were new.")
     untested = of("textures_again", **dict.fromkeys(claims.LENGTH, "–"))
     assert "Do the remedies gain more than twice the epochs do?" not in answered(before, first, again, untested)
 
