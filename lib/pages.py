@@ -472,7 +472,8 @@ def build(t, rows, profiles, mine, notebooks, report=REPORT, note="", store=runs
     for path in notebooks:
         nbformat.write(drawn[path.stem], source / path.name)
     (extra := aside / "extra" / "take").mkdir(parents=True)
-    links = take_away(drawn, [run for run, _ in found], extra)
+    links = '<p><a href="_static/figure.svg">figure.svg</a>: the study in one figure</p>' if pictured else ""
+    links += take_away(drawn, [run for run, _ in found], extra)
     (source / "take_away.md").write_text("# Figures and tables to take away\n\n```{raw} html\n<p>Figures as SVG; as CSV each profile's "
                                          f"runs, epochs and UMAPs, from which all but images and the paper's own figures "
                                          f"(<code>results/reference</code>) are drawn.</p>{links}\n```\n")

@@ -6,6 +6,7 @@ epoch). An encoder has one colour and one marker everywhere. Every seed is drawn
 that says so. Fractions come in, percent stands on the axes.
 """
 import itertools
+import re
 from dataclasses import fields
 from html import escape
 
@@ -417,7 +418,7 @@ def over_encoders(table, column, form=".1%"):
     for arm in ARMS:
         means = _runs(table, arm, column).groupby("arch")[column].mean()
         if len(means):
-            ends = dict.fromkeys(f"{end:{form}}" for end in (means.min(), means.max()))
+            ends = dict.fromkeys(re.sub(r"^-(?=0[.0]*%?$)", "", f"{end:{form}}").replace("-", "−") for end in (means.min(), means.max()))
             parts.append(f"{ARM_LABELS.get(arm, arm)} {' to '.join(ends)}")
     return ", ".join(parts)
 
@@ -529,6 +530,15 @@ def _cloud(points, ax, norm):
             ax.plot(x[1:], [y[0]] * 2, [x[0]] * 2, y[1:], color=colour(arch), linewidth=1)
         ax.scatter([x[0]], [y[0]], s=25 + 9 * t.parameters.iloc[0] / 1e6, c=[t.accuracy.mean()], cmap="viridis", norm=norm,
                    marker=marker(arch), edgecolors=colour(arch), linewidths=1.6, zorder=3)
+
+
+def papers_pair(paper):
+    """The paper's encoders by its pair of measures as a table of text. paper: results/reference/paper_over_clustering.csv."""
+    numbers = {"linear_percent": ("linear, %", 1), "intra_class": ("intra-class distance²", 2), "uniformity": ("uniformity", 2)}
+    out = pd.DataFrame({"encoder": paper.model.map(label), "recipe": paper.recipe} | {
+        words: ["not available" if np.isnan(v) else f"{v:.{digits}f}".replace("-", "−") for v in paper[column]]
+        for column, (words, digits) in numbers.items()} | {"source": paper.source})
+    return out.set_index(["encoder", "recipe"])
 
 
 def over_clustering(table, paper, parameters, title=""):

@@ -157,6 +157,16 @@ def test_over_clustering_sets_the_papers_points_beside_ours(table):
         assert [c.get_offsets().tolist() for c in mine.collections] == [c.get_offsets().tolist() for c in first.collections]
 
 
+def test_the_papers_pair_is_a_table_of_labels_and_rounded_numbers():
+    from lib.runs import ROOT
+    paper = pd.read_csv(ROOT / "results" / "reference" / "paper_over_clustering.csv")
+    shown = plots.papers_pair(paper)
+    first = paper.iloc[0]
+    assert shown.loc[("MobileNetV3-Small", "baseline")].tolist() == ["26.8", "1.30", "−3.32", first.source] and len(shown) == len(paper)
+    lacking = paper[["linear_percent", "intra_class", "uniformity"]].isna().sum().sum()
+    assert (shown.drop(columns="source") == "not available").sum().sum() == lacking > 0
+
+
 def test_accuracy_over_k_draws_trained_and_untrained_and_chance(table):
     ax = plots.accuracy_over_k(table)
     assert [ax.lines[-2].get_ydata()[0], len(ax.lines)] == [pytest.approx(1 / 12), 2 * 6 * (3 + 1) + 2]
@@ -272,6 +282,8 @@ def test_ranges_are_over_the_means_of_encoders_and_a_range_of_one_is_a_number(ta
               ("resnet18", "width", 9)]
     made = pd.DataFrame(values, columns=["arch", "arm", "x"]).assign(ami_a=lambda t: t.x, ami_b=0.0)
     assert plots.over_encoders(made, "x") == "trained 20.0% to 50.0%, pixels 7.0%"
+    assert plots.over_encoders(made.assign(x=-made.x), "x") == "trained −50.0% to −20.0%, pixels −7.0%"
+    assert plots.over_encoders(made.assign(x=-1e-6), "x", ".2f") == "trained 0.00, pixels 0.00"
     assert plots.most_followed(made) == "most followed when trained: a; AMI trained 0.20 to 0.50, pixels 0.07"
     assert plots.most_followed(made.drop(columns=["ami_a", "ami_b"])) == plots.most_followed(made.assign(arm="untrained")) == ""
 

@@ -2,6 +2,7 @@ import html
 import re
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import nbformat
@@ -117,8 +118,9 @@ def test_every_image_of_the_report_says_what_it_shows(site):
 
 def test_every_figure_is_there_as_svg_and_what_it_is_drawn_from_as_csv(site):
     page = Page(site / "take_away.html")
-    [figure] = [link for link in page.links if link.endswith(".svg")]
-    assert (site / figure).read_text().lstrip().startswith("<?xml")
+    figures = [link for link in page.links if link.endswith(".svg")]
+    assert figures == ["_static/figure.svg", "take/01_pretext_fitting-1.svg"]
+    assert all((site / figure).read_text().lstrip().startswith("<?xml") for figure in figures)
     assert "01_pretext_fitting-1.svg</a>: textures, made up. What it shows. Look at" in (site / "take_away.html").read_text()
     table, history = (pd.read_csv(site / "take" / f"textures-{kind}.csv") for kind in ("runs", "epochs"))
     assert {"arm", "change", "completeness_matched", "completeness_matched_own"} <= set(table) and "trained" in set(table.arm)
@@ -242,6 +244,8 @@ def test_a_browser_opens_every_page_from_the_disk_without_errors_or_requests(sit
     for path in found:
         page.goto(f"file://{path}")
         assert page.title() and page.locator("h1").count() == (path.name != "search.html"), path
+        made = page.locator("a[href]").evaluate_all("all => all.map(link => link.href)")         # scripts may have added some
+        assert not [link for link in made if link.startswith("file:") and not Path(unquote(urlsplit(link).path)).exists()], path
     page.goto(f"file://{site}/search.html?q=line")
     page.get_by_text("Search finished, found").wait_for()
     assert page.locator("ul.search a", has_text="A question").count()
