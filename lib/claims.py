@@ -633,11 +633,16 @@ def _of_remedies(t, profile, remedies, reference):
             found.append(f"On {profile}, the claim \"{r.statement}\" is judged on {other}, {r.because}. Learning rates were "
                          "chosen without it.")
     taught = [arch for arch in linear.index if arch != reference and reference in linear]
-    teacher = arms[(arms.arch == reference) & (arms.seed == 0)].linear_test.mean()
+    large = arms[arms.arch == reference].sort_values("seed")
+    teacher, seed = (large.linear_test.iloc[0], large.seed.iloc[0]) if len(large) else (np.nan, 0)
     above_it = [arch for arch in taught if linear[arch] > teacher]
-    if above_it and any((r.changes or {}).get("start") == "seed" for r in remedies):
-        found.append(f"On {profile}, SEED's teacher ({models.ENCODERS[reference].label}, seed 0: linear probe {teacher:.1%}) is worse than "
-                     f"the baselines of {_listed(linear, above_it)}. In the paper it is better than every student.")
+    seeded = any((r.changes or {}).get("start") == "seed" for r in remedies)
+    if above_it and seeded:
+        found.append(f"On {profile}, SEED's teacher ({models.ENCODERS[reference].label}, seed {seed}: linear probe {teacher:.1%}) is worse "
+                     f"than the baselines of {_listed(linear, above_it)}. In the paper it is better than every student.")
+    if seed and seeded:
+        found.append(f"On {profile}, SEED's teacher is {models.ENCODERS[reference].label} of seed {seed}; the rules, written before, name "
+                     "its seed 0.")
     return found
 
 

@@ -125,7 +125,8 @@ def ledger_html(rows, profiles, mine, pages):
                    f"{rule_html(c)}{parts}</details>")
     if lacking := [c for c in claims.CLAIMS if c.name not in tested]:
         terms = "".join(f"<dt>{text(c.statement)} <code>{text(c.name)}</code></dt><dd>{rule_html(c)}</dd>" for c in lacking)
-        out.append(f"<details><summary>{MARK[claims.NOT_TESTED]} Not tested, for want of runs: {len(lacking)} further claims</summary>"
+        out.append(f"<details><summary>{MARK[claims.NOT_TESTED]} Not tested, for want of runs that the rule admits: {len(lacking)} further "
+                   f"claims</summary>"
                    f"<p>Their rules stand already, before the runs.</p><dl>{terms}</dl></details>")
     return "\n".join(out)
 

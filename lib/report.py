@@ -173,8 +173,8 @@ def readme_results(t):
     verdicts = pd.DataFrame([{"claim": f"{c.statement} ({c.source})"} | {
         r.profile: f"**{r.verdict}** {whose(everything, r)}{said(r)}{agreement(everything, r)}{partly(everything, r)}".strip()
         for r in rows[rows.claim == c.name].itertuples()} for c in claims.CLAIMS if c.name in tested])
-    lacking = f"{len(claims.CLAIMS) - len(tested)} of {len(claims.CLAIMS)} claims are *not tested* on any encoder yet, for want of runs." \
-        if len(tested) < len(claims.CLAIMS) else ""
+    lacking = (f"{len(claims.CLAIMS) - len(tested)} of {len(claims.CLAIMS)} claims are *not tested* on any encoder yet, for want of runs "
+               "that the rule admits.") if len(tested) < len(claims.CLAIMS) else ""
     brief = [f"**{nutshell(everything, p)}**\n\nThe paper's questions, answered on `{p}`{of_what(t, p)}:\n\n"
              + "\n".join(f"- **{question}** *{answer}* {why}" for question, answer, why in asked)
              + f"\n\n{markdown(grid(everything, p))}\n\n{MARKS}; {IN_GRID}." for p in profiles if (asked := answers(t, everything, p))]

@@ -274,8 +274,10 @@ def _teacher(config, size, profile, store, device, progress, wait):
     """Encoder and projector of a run, frozen: images (N, 3, S, S) -> z (N, dim). Raises ValueError where it has learned nothing, for its
     student would learn nothing either."""
     path = weights(config, profile, store, device, progress, wait)
-    learned, before = (json.loads((p / "metrics.json").read_text())["knn_val"]
-                       for p in (path, run_or_load(untrained(config), profile, store, device, progress).path))
+    first = run_or_load(untrained(config), profile, store, device, progress, wait)
+    if not first:
+        raise Timeout(folder(untrained(config), profile, store))
+    learned, before = (json.loads((p / "metrics.json").read_text())["knn_val"] for p in (path, first.path))
     if learned <= before:
         raise ValueError(f"teacher = {path.name}, which has learned nothing: kNN (val) {learned:.1%}, untrained {before:.1%}; allowed: "
                          "a run that has")

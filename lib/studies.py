@@ -61,7 +61,7 @@ class Profile:
     once: bool = False                                 # True: a remedy has one seed, whatever its baseline has
     long: int = 0                                      # epochs of the few long runs (anchors); 0: none
     copies: tuple = ()                                 # data sets that its committed runs may rest on instead, other bytes of the same
-    first_seed: int = 0                                # above 0: a repetition on other seeds of what the headline rests on alone
+    first_seed: int = 0                                # above 0: a repetition on other seeds, of notebook 08's main arms alone
     transfers: int = 100                               # runs whose transfer notebook 08 computes, at most; the others say so
     rates: dict | None = None                          # as CHOSEN, where a search on the profile's own data chose them; None: CHOSEN
 
@@ -86,9 +86,9 @@ PROFILES = {
                      extra=FASTER, remedied=("mobilenet_v3_small",), queues=(128, 2048), sweeps=False, once=True, transfers=2),
     # the controlled study; width 2 would take half an hour of its twelve and is no longer small
     "textures": Profile(TEXTURES, extra=FASTER, widths=(0.25, 0.5)),
-    # the headline's arms of two encoders again, on seeds and a teacher that nobody had seen when the rules were written
+    # notebook 08's main arms of two encoders again, on seeds and a teacher that nobody had seen when the rules were written
     "textures_again": Profile(TEXTURES, extra=FASTER, encoders=(*claims.REMEDIED, models.LARGE), seeds=5, seeds_of={models.LARGE: 1},
-                              first_seed=claims.UNSEEN, ceilings=(), widths=(), remedied=(), sweeps=False),
+                              first_seed=claims.UNSEEN, ceilings=claims.REMEDIED, widths=(), remedied=(), sweeps=False),
     # photographs without a GPU: more resolution than the ImageNet stem leaves, or ResNet-18 stays at its untrained kNN
     "cifar10_subset": Profile(replace(TEXTURES, data="cifar10_jpeg", limit=10_000, stem="stride1", epochs=20),
                               encoders=("mobilenet_v3_small", "resnet18"), seeds_of={}, widths=(), sweeps=False,
@@ -176,7 +176,8 @@ def supervised(name, data=None, archs=None):
     """The labels, by the same recipe: encoder, views, epochs and learning rate; one seed. A lower bound of the ceiling, for the
     recipe suits contrastive training. Of `archs`, those that the profile trains with labels."""
     ceilings = profile(name).ceilings
-    return [base(name, arch, data, method="supervised") for arch in chosen(name, archs) if ceilings is None or arch in ceilings]
+    return [base(name, arch, data, method="supervised", seed=profile(name).first_seed) for arch in chosen(name, archs)
+            if ceilings is None or arch in ceilings]
 
 
 def widths(name, data=None, archs=None):
@@ -512,7 +513,8 @@ def improved(name, data=None, archs=None):
     """Notebook 08: the paper's remedies together, with the SEED start and without, and our recipe once there is one (claims.OURS), against
     the baseline and SEED alone, all at equal epochs; on the encoders of the remedies also light-moco, each remedy alone and left out, and
     twice the epochs: the baseline on every seed, since that is the rival explanation, and, on the first of them, the remedies without a
-    teacher on top of it."""
+    teacher on top of it. Of a repetition (Profile.first_seed) only the baseline, once and for twice the epochs, SEED's start alone, and the
+    paper's remedies with it and without."""
     p = profile(name)
     few = remedied(name, archs)
     small = [arch for arch in chosen(name, archs) if arch != models.LARGE]
@@ -593,7 +595,7 @@ def headline(name, data=None, archs=None):
     """The first seed of every encoder: the baseline, itself untrained and with labels, and the paper's remedies from a random start."""
     if not profile(name).sweeps:
         return []
-    first = [c for c in encoders(name, data, archs) if c.seed == 0]
+    first = [c for c in encoders(name, data, archs) if c.seed == profile(name).first_seed]
     return [*pixels(name, data), *untrained(first), *first, *(replace(c, **PAPERS) for c in first if c.arch != models.LARGE),
             *supervised(name, data, archs)]
 

@@ -542,6 +542,9 @@ def test_a_caveat_tells_where_a_remedy_has_no_room_and_whom_the_teacher_cannot_t
     assert claims.caveats(both, "made", claims.OBSERVATIONS) == []         # a notebook hears of what it shows
     weak = table.assign(linear_test=table.linear_test.mask((table.arch == "resnet50") & (table.epochs > 0) & (table.seed == 0), 0.5))
     assert "SEED's teacher (ResNet-50, seed 0: linear probe 50.0%) is worse" in claims.caveats(weak, "made", ["initialization_helps"])[0]
+    again = claims.caveats(weak.assign(seed=weak.seed + 5), "made", ["initialization_helps"])
+    assert "SEED's teacher (ResNet-50, seed 5: linear probe 50.0%) is worse" in again[0]
+    assert again[1] == "On made, SEED's teacher is ResNet-50 of seed 5; the rules, written before, name its seed 0."
     assert claims.caveats(weak, "made", ["initialization_no_teacher_helps"]) == []
 
 

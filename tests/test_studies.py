@@ -461,7 +461,8 @@ def test_the_repetition_has_the_arms_of_the_headline_on_other_seeds_and_with_ano
     small = [[c for c in arms if c.arch in claims.REMEDIED and (not c.start or c.start.teacher)]
              for arms in (again, studies.improved("textures"))]
     assert {*map(without_seed, small[0])} <= {*map(without_seed, small[1])}
-    assert len(again) == len(set(again)) == 62
+    assert len(again) == len(set(again)) == 64
+    assert [(c.arch, c.seed) for c in again if c.method == "supervised"] == [(arch, 5) for arch in claims.REMEDIED]
 
 
 def test_a_sweep_that_no_claim_rests_on_is_one_encoder_with_two_seeds_unless_encoders_or_values_are_the_callers_own():
