@@ -862,9 +862,17 @@ def _encoders(table):
     return [Line2D([], [], linestyle="", marker="o", markersize=4, color=colour(a), label=label(a)) for a in present(table)]
 
 
-def changes(table, column, xlabel, ax=None, title="", scale=100, bounds=None):
+def papers_gains(paper):
+    """What the paper's remedies gain together at equal epochs, and SEED alone where it is known: {change: {encoder: points}}, as `changes`
+    draws them. paper: results/reference/paper_headline.csv, by model."""
+    names = {"SEED start, the paper's three": "improved_200_percent", "SEED alone": "seed_resnet50_teacher_percent"}
+    return {change: (paper[name] - paper.baseline_200_percent).dropna().to_dict() for change, name in names.items()}
+
+
+def changes(table, column, xlabel, ax=None, title="", scale=100, bounds=None, paper=None):
     """What each arm gains over its baseline in one number, paired by seed: a row per change and encoder; dots are seeds, bars 95 %
-    intervals from three seeds on. scale: 100 shows fractions as points. bounds: as in `dots`; a cross is a bound on neither side."""
+    intervals from three seeds on. scale: 100 shows fractions as points. bounds: as in `dots`; a cross is a bound on neither side. paper:
+    {change: {encoder: its gain in the figure's unit}}, drawn as dashes."""
     won = gains(table, column, bounds)
     if won.empty:
         return _missing(ax, f"{title}: no arm beside the baseline is stored that has this number.")
@@ -880,8 +888,11 @@ def changes(table, column, xlabel, ax=None, title="", scale=100, bounds=None):
             if len(at):
                 ax.plot(at, np.full(len(at), y), linestyle="", marker=shape, markersize=5, color=colour(arch))
                 used.add((shape, words))
-    _signed(ax, won.gain * scale, xlabel, title)
-    _beside(ax, [*_encoders(won), *(Line2D([], [], linestyle="", marker=shape, color="0.3", label=words) for shape, words in sorted(used))])
+    known = {y: paper[change][arch] for y, (change, arch, _) in enumerate(parts) if arch in (paper or {}).get(change, {})}
+    ax.vlines([*known.values()], [y - 0.42 for y in known], [y + 0.42 for y in known], color="0.35", linestyle=(0, (2, 1)), linewidth=1.4)
+    _signed(ax, pd.concat([won.gain * scale, pd.Series(known, dtype=float)]), xlabel, title)
+    handles = [*_encoders(won), *(Line2D([], [], linestyle="", marker=shape, color="0.3", label=words) for shape, words in sorted(used))]
+    _beside(ax, handles + [Line2D([], [], color="0.35", linestyle=(0, (2, 1)), label="the paper's,\non ImageNet")] * bool(known))
     return ax
 
 

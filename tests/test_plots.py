@@ -157,6 +157,15 @@ def test_over_clustering_sets_the_papers_points_beside_ours(table):
         assert [c.get_offsets().tolist() for c in mine.collections] == [c.get_offsets().tolist() for c in first.collections]
 
 
+def test_the_papers_gains_are_those_of_equal_epochs_where_it_has_them():
+    from lib.runs import ROOT
+    paper = pd.read_csv(ROOT / "results" / "reference" / "paper_headline.csv").set_index("model")
+    found = plots.papers_gains(paper)
+    assert found["SEED start, the paper's three"] == pytest.approx({
+        "mobilenet_v3_small": 14.5, "deit_tiny": 9.7, "efficientnet_b0": 9.1, "mobilenet_v3_large": 16.5, "resnet18": -1.3})
+    assert found["SEED alone"] == pytest.approx({"efficientnet_b0": 19.2, "mobilenet_v3_large": 23.0})
+
+
 def test_the_papers_pair_is_a_table_of_labels_and_rounded_numbers():
     from lib.runs import ROOT
     paper = pd.read_csv(ROOT / "results" / "reference" / "paper_over_clustering.csv")
@@ -401,6 +410,11 @@ def test_sweeps_and_changes_draw_every_run_and_every_gain(swept):
     ax = plots.changes(plain, "linear_test", "points")
     drawn = np.concatenate([line.get_xdata() for line in ax.lines if line.get_marker() == "o"])
     assert len(drawn) == 4 and np.allclose(drawn, 10) and [t.get_text() for t in ax.get_yticklabels()] == ["temperature 0.1"]
+    assert "the paper's,\non ImageNet" not in legend_of(ax)
+    known = {"temperature 0.1": {"resnet18": 14.0, "deit_tiny": 3.0}, "other": {small: 1}}
+    told = plots.changes(plain, "linear_test", "points", paper=known)
+    [dash] = [path.vertices for c in told.collections for path in c.get_paths()]       # of an encoder that has the change here
+    assert dash[:, 0].tolist() == [14.0, 14.0] and "the paper's,\non ImageNet" in legend_of(told) and told.get_xlim()[1] > 14
     near = plots.changes(plain.assign(linear_test=plain.linear_test / 2), "linear_test", "points")
     assert near.get_xscale() == "linear" and near.get_xlabel() == "points"
     wide = plots.changes(plain.assign(linear_test=plain.linear_test * 2), "linear_test", "points")
