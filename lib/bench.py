@@ -7,13 +7,14 @@
     switches      what bf16, channels_last, compiling and split BatchNorm give or cost, on one thread
     projectors    the bare step with each projector of notebook 07, relative to the baseline's, on one thread
     limits        the bare model step against the machine's own rates of matrix products and of memory
+    parts         where the bare step's time goes, and how far each part is from what its own work and traffic would take
     augmentation  the two views alone, operation by operation
     scaling       rate and peak memory over encoders, resolution, K and number of images, each case in a process of its own
     evaluation    seconds and peak memory of what is computed once per run, likewise
 
 A row per measurement, in results/mine/bench/<item>.csv; ours are in results/bench. Alternatives are measured in turns; a rate is the median
 of the rounds, a ratio the median of the ratios within a round, which suffers less from a machine that is not idle, with the least and the
-most of them beside it; scaling and evaluation are measured once. `limits` holds the best round of the step against the machine's best.
+most of them beside it; scaling and evaluation are measured once. `limits` and `parts` hold the best round against the machine's best.
 Rates are images a second of wall time on all cores, except for `switches` and `projectors`: there, on a CPU, of processor time on one
 thread. A source image counts once, though it gives two views.
 """
@@ -395,18 +396,22 @@ def flops_of(operation, args, kwargs, out):
 
 
 class Count(TorchDispatchMode):
-    """Multiplications and additions, and bytes read and written, of every operation within: {operation: [flops, bytes, calls]}.
+    """Multiplications and additions, and bytes read and written, of every operation within: {operation: [flops, bytes, calls]}; and
+    {part of the step: [seconds, flops, bytes, calls]}.
 
     Views move nothing; every other operation is counted as if each of its tensors lay in main memory.
     """
 
     def __init__(self):
         super().__init__()
-        self.operations, self.total = defaultdict(lambda: [0, 0, 0]), []
+        self.operations, self.total, self.parts = defaultdict(lambda: [0, 0, 0]), [], defaultdict(lambda: np.zeros(4))
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
+        kwargs, flops, moved, started = kwargs or {}, 0, 0, time.perf_counter()
         out = function(*args, **kwargs)
+        if device() == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - started
         if not function.is_view:
             flops = flops_of(function.overloadpacket, args, kwargs, out)
             changed = [value for value, argument in zip(args, function._schema.arguments) if argument.is_write] if out is None else []
@@ -414,7 +419,21 @@ class Count(TorchDispatchMode):
             entry = self.operations[str(function.overloadpacket).removeprefix("aten.")]
             entry[0], entry[1], entry[2] = entry[0] + flops, entry[1] + moved, entry[2] + 1
             self.total.append((flops, moved))
+        self.parts[part_of(function, args)] += [seconds, flops, moved, 1]
         return out
+
+
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "mkldnn._linear_pointwise")
+
+
+def part_of(function, args):
+    """What an operation is a part of, in words."""
+    name = str(function.overloadpacket).removeprefix("aten.")
+    if name in ("convolution", "convolution_backward"):
+        return "depthwise convolutions" if args[8 + (name != "convolution")] > 1 else "other convolutions"
+    return ("products" if name in PRODUCTS else "optimiser and EMA" if name.startswith(("_fused_", "_foreach_", "lerp_"))
+            else "BatchNorm and LayerNorm" if "_norm" in name else "random numbers" if name in ("bernoulli_", "randperm", "native_dropout")
+            else "elementwise and the rest")
 
 
 def machine():
@@ -454,6 +473,32 @@ def limits(archs, rounds):
                      "by_products_alone": round(products / flops), "by_memory_alone": round(copied / moved),
                      "limit_images_per_second": round(1 / shortest), "images_per_second": round(found[arch]),
                      "share_of_limit": round(found[arch] * shortest, 2)})
+    return pd.DataFrame(rows)
+
+
+def parts(archs, rounds):
+    """A row per encoder and part of the bare step: microseconds an image in its best round, its share of all parts, calls, work and traffic
+    an image, and how many times as long it takes as these would, where products and memory overlap perfectly. Last the whole step, which
+    nobody interrupts to look at its parts."""
+    best = {name: max(values) for name, values in in_turns(machine(), rounds).items()}
+    products, copied, rows = max(best["product"], best["our product"], best["convolution"]), best["bytes"], []
+    for arch in archs:
+        config, data = compared(arch)
+        step, batch, found = stepper(config, data), constant(config, data), []
+        whole = max(in_turns({"": bare(config, data, 5, step=step)}, rounds)[""])
+        for _ in range(2 * rounds):
+            with Count() as count:
+                step(*batch)
+            found.append(count.parts)
+        least = {part: min((each[part] for each in found), key=lambda row: row[0]) for part in found[0]}
+        least = {part: (*row[:3] / config.batch_size, row[3]) for part, row in least.items()}
+        for part, (seconds, flops, moved, calls) in sorted(least.items(), key=lambda item: -item[1][0]):
+            floor = max(flops / products, moved / copied)
+            rows.append({"arch": arch, "part": part, "microseconds_per_image": round(1e6 * seconds, 1),
+                         "share": round(seconds / sum(row[0] for row in least.values()), 3), "calls": int(calls),
+                         "mflop_per_image": round(flops / 1e6, 2), "mbyte_per_image": round(moved / 1e6, 3),
+                         "times_its_limit": round(seconds / floor, 1) if floor else math.nan})
+        rows.append({"arch": arch, "part": "the whole step, undisturbed", "microseconds_per_image": round(1e6 / whole, 1)})
     return pd.DataFrame(rows)
 
 
@@ -540,7 +585,7 @@ def evaluation(archs, rounds):
     return pd.DataFrame([{"what": what, "n": n} | apart({"what": what, "n": n}) for what, n in EVALUATION])
 
 
-ITEMS = {item.__name__: item for item in (steps, rivals, tried, switches, projectors, limits, augmentation, scaling, evaluation)}
+ITEMS = {item.__name__: item for item in (steps, rivals, tried, switches, projectors, limits, parts, augmentation, scaling, evaluation)}
 
 
 def main(argv=None):

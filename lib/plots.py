@@ -637,6 +637,7 @@ def clusters(table, title="", reference=models.LARGE):
         return np.array([_missing(None, f"{title}: no trained runs.")])
     long = pd.concat([trained[["arch", "run"]].assign(f=f, homogeneity=trained[a], completeness=trained[b]) for f, (a, b) in names.items()])
     figure, axes = _grid(3, 3, 2.9)
+    figure.get_layout_engine().set(wspace=0.06)
     axes = axes[0]
     for arch in present(long):
         part = long[long.arch == arch]

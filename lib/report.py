@@ -199,7 +199,7 @@ def readme_speed(folder=None):
     """The README's section on speed, from the tables of `make bench` in results/bench: a column per encoder."""
     folder = folder or ROOT / "results" / "bench"
     found = {name: pd.read_csv(folder / f"{name}.csv", dtype={"commit": str}).set_index("arch")
-             for name in ("steps", "rivals", "limits") if (folder / f"{name}.csv").is_file()}
+             for name in ("steps", "rivals", "limits", "parts") if (folder / f"{name}.csv").is_file()}
     if "steps" not in found:
         return "`make bench` measures it on your machine; our own tables are outstanding."
     steps, lacking = found["steps"], [name for name in ("rivals", "limits") if name not in found]
@@ -212,6 +212,10 @@ def readme_speed(folder=None):
     if "limits" in found:
         rows["bare step, share of this machine's limit (its rate of one large product or copy)"] = {
             a: f"{share:.0%}" for a, share in found["limits"].share_of_limit.items()}
+    if "parts" in found:
+        each = {a: part[part.share.notna()].nlargest(3, "share") for a, part in found["parts"].groupby(level=0)}
+        rows["its three longest parts: share of the time, how many times as long as their own limit"] = {
+            a: ", ".join(f"{r.part} {r.share:.0%}, {r.times_its_limit:.0f} times" for r in part.itertuples()) for a, part in each.items()}
     rivals = {name: part for name, part in found["rivals"].groupby("pipeline", sort=False)} if "rivals" in found else {}
     for name, part in rivals.items():
         if name.startswith("ours") or "bare" in name:                      # those have other steps or no data

@@ -21,10 +21,11 @@ def small(monkeypatch):
 def test_a_table_of_each_item_that_needs_no_rival_names_machine_and_command(tmp_path, monkeypatch, small):
     monkeypatch.setattr(bench, "SWITCHES", {"fp32": {}, "bf16": {"precision": "bf16"}, "split": {"bn_splits": 4}})
     bench.main(["--archs", "mobilenet_v3_small", "--rounds", "1", "--output", str(tmp_path / "deep"), "--only",
-                "steps", "tried", "switches", "projectors", "limits", "augmentation"])
+                "steps", "tried", "switches", "projectors", "limits", "parts", "augmentation"])
     tables = {path.stem: pd.read_csv(path) for path in (tmp_path / "deep").iterdir()}
+    parts = tables.pop("parts")
     assert set(tables) == {"steps", "tried", "switches", "projectors", "limits", "augmentation"}
-    for table in tables.values():
+    for table in [*tables.values(), parts]:
         assert table[[*bench.HERE, "command"]].notna().all().all()
     switches, limits, views, whole = tables["switches"], tables["limits"].loc[0], tables["augmentation"], tables["steps"].loc[0]
     assert switches.switch.tolist() == ["fp32", "bf16", "split", "fp32, optimiser not fused"] and switches.relative[0] == 1
@@ -33,6 +34,11 @@ def test_a_table_of_each_item_that_needs_no_rival_names_machine_and_command(tmp_
     timed = tables["projectors"].set_index(["projector", "projector_bn"]).relative_time
     assert set(timed.index) == kinds and timed[("simple", False)] == 1 and (timed > 0).all()
     assert limits.share_of_limit == pytest.approx(limits.images_per_second / limits.limit_images_per_second, rel=0.1)
+    assert parts.share.sum() == pytest.approx(1, abs=0.01) and parts.part.iloc[-1] == "the whole step, undisturbed"
+    assert {"products", "other convolutions", "BatchNorm and LayerNorm", "optimiser and EMA", "elementwise and the rest"} <= set(parts.part)
+    assert (parts.microseconds_per_image > 0).all()
+    assert parts.mflop_per_image.sum() == pytest.approx(limits.mflop_per_image, rel=0.05)
+    assert parts.mbyte_per_image.sum() == pytest.approx(limits.mbyte_per_image, rel=0.05)
     assert views.views_with.tolist() == [*bench.AUGMENTATIONS, "all of MoCo v2, as operations on the batch"]
     assert views.of_it_beyond_the_crop[0] == 0
     assert tables["tried"].gives[0] == 1 and tables["tried"].what.is_unique and (tables["tried"].images_per_second_without > 0).all()
@@ -48,6 +54,19 @@ def test_flops_of_a_convolution_know_its_groups(groups, first):
     forward = 5 * 16 * 5 * 5 * (8 // groups) * 9 * 2    # N, channels out, 5 x 5 pixels out, channels in of a group, 3 x 3
     assert count.operations["convolution"][0] == forward
     assert count.operations["convolution_backward"][0] == forward * (1 if first else 2)
+
+
+def test_an_operation_is_timed_as_the_part_of_the_step_that_it_is():
+    x, weight = torch.randn(4, 8, 6, 6, requires_grad=True), torch.randn(8, requires_grad=True)
+    wide, deep, norm = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8)
+    with bench.Count() as count:
+        torch.dropout(norm(deep(wide(x))).mean((2, 3)) @ torch.randn(8, 3), 0.5, True).sum().backward()
+        weight.detach().lerp_(torch.zeros(8), 0.5)
+    calls = {part: row[3] for part, row in count.parts.items()}
+    assert {p: n for p, n in calls.items() if p != "elementwise and the rest"} == {
+        "depthwise convolutions": 2, "other convolutions": 2, "BatchNorm and LayerNorm": 2, "products": 2, "optimiser and EMA": 1,
+        "random numbers": 1} and all(row[0] > 0 for row in count.parts.values())
+    assert sum(row[1] for row in count.parts.values()) == sum(flops for flops, _ in count.total)
 
 
 @pytest.mark.skipif(not bench.models.has_onednn(), reason="products go to oneDNN on x86 alone")
