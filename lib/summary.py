@@ -255,10 +255,13 @@ def answers(t, rows, profile):
                       f"five, {means[most][models.LARGE]:.2f} on {label[models.LARGE]}"
                       + (f"; trained with labels {taught.min():.2f} to {taught.max():.2f}." if taught.notna().any() else ".")))
     four = "(temperature, augmentation, projector, SEED start)"
+    words = {HELD: ", on other seeds too", GONE: ", on other seeds undecided", TURNED: ", on other seeds the reverse"}
+    onward = {(r.claim, r.encoder): words.get(r.became, "") for r in repeated(everything, profile).itertuples()}
     for claim, question in (("improved_helps", f"Do the paper's four remedies together {four} help?"),
                             ("improved_no_teacher_helps", "And without the distilled start?")):
         if whole.get(claim, claims.NOT_TESTED) != claims.NOT_TESTED:
-            each = [", ".join(f"{name} ({claims.effect(r)[0]})" for name, r in on(claim, v)) for v in DECISIONS]
+            each = [", ".join(f"{name} ({claims.effect(r)[0]}{onward.get((r.statement, name), '')})" for name, r in on(claim, v))
+                    for v in DECISIONS]
             found.append((question, LEAD[whole[claim]], f"An interval of the gain in linear accuracy lies above 0 on {each[0] or 'none'}"
                           + "".join(f", {words} {names}" for words, names in zip(("below on", "around it on"), each[1:]) if names) + "."))
     again = repetition(everything, profile)

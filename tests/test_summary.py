@@ -109,10 +109,11 @@ def test_a_repetition_says_which_verdicts_hold_and_what_longer_training_gains(tm
     t = report.table("textures", store=made_up_store(tmp_path, "textures", archs=(*models.SMALL, models.LARGE)))
     before = report.ledger(t, ["textures"])
     row = {"test": "", "n": 5, "data": "textures", "purer": np.nan, "runs": "", "source": "ours"}
+    statement = {claim.name: claim.statement for claim in claims.CLAIMS}
     signs = {"✓": (0.02, 0.01, 0.03, claims.SUPPORTED), "✗": (-0.02, -0.03, -0.01, claims.CONTRADICTED),
              "?": (0.01, -0.01, 0.03, claims.UNDECIDED), "–": (np.nan, np.nan, np.nan, claims.NOT_TESTED)}
     def of(profile, **verdicts):
-        return pd.DataFrame([row | {"claim": claim.replace("_ON_", "/"), "profile": profile}
+        return pd.DataFrame([row | {"claim": claim.replace("_ON_", "/"), "profile": profile, "statement": statement[claim.split("_ON_")[0]]}
                              | dict(zip(("effect", "low", "high", "verdict"), signs[mark])) for claim, mark in verdicts.items()])
     small, large = "mobilenet_v3_small", "resnet18"
     marks = {f"temperature_helps_ON_{small}": "✓✓", f"temperature_helps_ON_{large}": "✗✗", f"negatives_helps_ON_{small}": "✓✗",
@@ -149,6 +150,12 @@ def test_a_repetition_says_which_verdicts_hold_and_what_longer_training_gains(tm
     assert lead == "Not tested." and why.endswith(f"in linear accuracy: twice the epochs against once {of_longer}.")
     assert answered(before, again[again.claim == f"projector_helps/{small}"], first[first.claim == f"projector_helps/{small}"])[held][0] \
         == "0 of 0 do."
+    for mark, words in ("✓", ", on other seeds too"), ("?", ", on other seeds undecided"), ("✗", ", on other seeds the reverse"), ("–", ""):
+        once = of("textures", improved_helps="?", **{f"improved_helps_ON_{small}": "✓"})
+        twice = of("textures_again", **{f"improved_helps_ON_{small}": mark})
+        gains = before[~before.claim.str.startswith("improved_helps")]
+        asked = next(question for question in answered(gains, once, twice) if "four remedies" in question)
+        assert f"lies above 0 on MobileNetV3-Small (+2.0 points{words})." in answered(gains, once, twice)[asked][1]
     assert summary.nutshell(longer, "textures") == summary.nutshell(before[before.profile == "none"], "textures") == ""
     paper = pd.DataFrame([row | {"claim": claim, "profile": "textures", "source": source, "verdict": signs[mark][3]}
                           for claim, source, mark in (
