@@ -215,7 +215,7 @@ def readme_speed(folder=None):
     if "parts" in found:
         each = {a: part[part.share.notna()].nlargest(3, "share") for a, part in found["parts"].groupby(level=0)}
         rows["its three longest parts: share of the time, how many times as long as their own limit"] = {
-            a: ", ".join(f"{r.part} {r.share:.0%}, {r.times_its_limit:.0f} times" for r in part.itertuples()) for a, part in each.items()}
+            a: ", ".join(f"{r.part} {r.share:.0%}, {r.times_its_limit:.1f} times" for r in part.itertuples()) for a, part in each.items()}
     rivals = {name: part for name, part in found["rivals"].groupby("pipeline", sort=False)} if "rivals" in found else {}
     for name, part in rivals.items():
         if name.startswith("ours") or "bare" in name:                      # those have other steps or no data

@@ -670,7 +670,8 @@ def test_the_readmes_section_on_speed_has_a_column_per_encoder_or_says_what_is_l
     each = (("products", 0.3, 3.2), ("BatchNorm", 0.2, 5), ("convolutions", 0.4, 2), ("rest", 0.1, 1), ("the whole step", np.nan, np.nan))
     pd.DataFrame([{"arch": "resnet18", "part": part, "share": share, "times_its_limit": times} for part, share, times in each]).assign(
         **made).to_csv(tmp_path / "parts.csv", index=False)
-    assert "own limit | – | convolutions 40%, 2 times, products 30%, 3 times, BatchNorm 20%, 5 times |" in report.readme_speed(tmp_path)
+    told = "own limit | – | convolutions 40%, 2.0 times, products 30%, 3.2 times, BatchNorm 20%, 5.0 times |"
+    assert told in report.readme_speed(tmp_path)
     pd.read_csv(tmp_path / "rivals.csv", dtype={"commit": str}).drop(columns=["goal_with_the_same", "with_the_same_layers"]).query(
         "arch != 'resnet18'").assign(device="a GPU").to_csv(tmp_path / "rivals.csv", index=False)
     other = report.readme_speed(tmp_path)
