@@ -140,7 +140,8 @@ def short_html(t, rows, profiles):
             each = grid(rows, profile)
             body = [[f'<span class="number">{text(c)}</span>' if i else text(c) for i, c in enumerate(row)] for row in each.values]
             out.append(f"<p><b>{text(nutshell(rows, profile))}</b></p>"
-                       f"<p>The paper's questions, answered on <code>{text(profile)}</code>:</p><dl>{asked}</dl>"
+                       f"<p>The paper's questions, answered on <code>{text(profile)}</code> unless an answer names other seeds:</p>"
+                       f"<dl>{asked}</dl>"
                        + html_table([text(c) for c in each], body, f"Each encoder's verdict, {IN_GRID}. {MARKS}."))
     for profile in profiles:
         counts, chance, decided, alone = short(rows, profile)
@@ -159,8 +160,8 @@ def trained_html(t, profiles):
     for profile in profiles:
         arms = claims.baseline(t[t.profile == profile])
         if len(arms):
-            one, seeds = arms.iloc[0], sorted({*arms.seed})
-            which = f"seed{'s' * (len(seeds) > 1)} {seeds[0]}" + (f" to {seeds[-1]}" if len(seeds) > 1 else "")
+            one, seeds = arms.iloc[0], sorted({*map(int, arms.groupby("arch").seed.nunique())})
+            which = f"{' to '.join(map(str, dict.fromkeys([seeds[0], seeds[-1]])))} seed{'s' * (seeds[-1] > 1)} each"
             items.append(f"<li><code>{text(profile)}</code>: {one.images_train:,.0f} {text(KIND.get(one.data, 'images'))}, "
                          f"{one.classes:.0f} classes, {one.epochs} epochs in batches of {one.batch_size}; "
                          f"{arms.arch.nunique()} encoder{'s' * (arms.arch.nunique() > 1)}, {which}</li>")
@@ -334,7 +335,8 @@ def index_page(t, rows, profiles, mine, pages, note="", drawn=""):
     parts += ["## Results\n"] if profiles else []
     if drawn:
         parts.append(raw(f'<p><img class="headline" src="_static/figure.svg" alt="{text(FIGURE)}"></p><p class="quiet">The committed runs '
-                         f'of {text(drawn)}: each dot is a seed, each bar a 95 % interval.</p>'))
+                         f'of {text(drawn)}: each dot is a seed, each bar a 95 % interval; no bar where '
+                         'a run\'s number is only a bound.</p>'))
     parts += [*[raw(headline_html(t, p) + protocol_html(t, p)) for p in profiles], raw(published_html()) if check else ""]
     parts += ["## Verdicts\n", raw(ledger_html(rows, profiles, mine, pages)),
               raw('<p>To sort and to filter: <a href="ledger.html">every verdict</a>, <a href="runs.html">every run</a>, '

@@ -905,7 +905,7 @@ def _signed(ax, values, xlabel, title):
     seen = min(lines, 2.5 * dots) * 1.1 + 1e-9
     if dots > 10:
         ax.set_xscale("symlog", linthresh=1, linscale=0.6)
-        ticks = [tick for tick in (-30, -10, -3, -1, 0, 1, 3, 10, 30) if abs(tick) < seen]
+        ticks = (-30, -5, -1, 0, 1, 5, 30) if seen > 30 else (-10, -3, -1, 0, 1, 3, 10)     # 10 and 30 would touch
         ax.set_xticks(ticks, [f"{tick}".replace("-", "−") for tick in ticks])
         ax.minorticks_off()
         xlabel, seen = xlabel + " (logarithmic beyond ±1)", 1.3 * seen

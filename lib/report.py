@@ -175,7 +175,8 @@ def readme_results(t):
         for r in rows[rows.claim == c.name].itertuples()} for c in claims.CLAIMS if c.name in tested])
     lacking = (f"{len(claims.CLAIMS) - len(tested)} of {len(claims.CLAIMS)} claims are *not tested* on any encoder yet, for want of runs "
                "that the rule admits.") if len(tested) < len(claims.CLAIMS) else ""
-    brief = [f"**{nutshell(everything, p)}**\n\nThe paper's questions, answered on `{p}`{of_what(t, p)}:\n\n"
+    brief = [f"**{nutshell(everything, p)}**\n\nThe paper's questions, answered on `{p}`{of_what(t, p)} unless an answer names "
+             "other seeds:\n\n"
              + "\n".join(f"- **{question}** *{answer}* {why}" for question, answer, why in asked)
              + f"\n\n{markdown(grid(everything, p))}\n\n{MARKS}; {IN_GRID}." for p in profiles if (asked := answers(t, everything, p))]
     decisions = []
@@ -187,7 +188,8 @@ def readme_results(t):
     caveats = "\n".join(f"- {sentence}" for sentence in bear_in_mind(t, everything, profiles))
     tables = [f"`{p}`: {caption(t, p)}\n\n{markdown(headline(t, p))}" for p in profiles]
     drawn = (f"![{FIGURE}](results/figure.svg)\n\n"
-             f"The committed runs of `{profiles[0]}`: each dot is a seed, each bar a 95 % interval.")
+             f"The committed runs of `{profiles[0]}`: each dot is a seed, each bar a 95 % interval; no bar where a run's number is "
+             "only a bound.")
     folded = "\n\n".join(f"<details>\n<summary>{summary}</summary>\n\n{block}\n\n</details>" for summary, block in {
         "What is decided": "\n\n".join(part for part in decisions if part), "To bear in mind": caveats,
         "Every claim's verdict and interval": f"{LEGEND}\n\n{markdown(verdicts)}" if tested else "",

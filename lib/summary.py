@@ -15,7 +15,7 @@ DECISIONS = (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED)
 MARKS = ", ".join(f"{MARK[v]} {v}" for v in DECISIONS)
 LEAD = {claims.SUPPORTED: "Yes, all five.", claims.CONTRADICTED: "Not all five.", claims.UNDECIDED: "Undecided.",
         claims.NOT_TESTED: "Not tested."}
-GRID = {"pretext_learned": "learns the pretext task", "no_overfitting": "without overfitting",
+GRID = {"pretext_learned": "training raises pretext accuracy", "no_overfitting": "without overfitting",
         "over_clustered_paper": "over-clusters, by the paper's pair of measures",
         "over_clustered_centred": "by the same pair, features centred",
         "over_clustered": "by clusters counted directly", "improved_helps": "gains by the paper's four remedies",
@@ -29,7 +29,8 @@ WORDS = {
     "arm": "runs that differ in their seeds alone: an encoder's baseline, or its baseline with a change",
     "the paper's four, the paper's three": "temperature 0.1, stronger augmentation, a wide projector and a start by SEED; the same without "
                                            "that start, hence without a teacher",
-    "as a whole": "a claim about all encoders is supported by all of them, and contradicted by one, whose interval nothing corrects",
+    "as a whole": "a claim about several encoders is supported if every one supports it, and contradicted if any one does; intervals are "
+                  "not corrected for their number",
     "textures:tint=0.5": "the same patterns, each with a hue that says nothing of its class: a shortcut, built in",
     "pretext task": "instance discrimination: is an image nearer to its own view than to every other image? D-SD: originals, each against "
                     "its view and the other originals; SD-SD: views against views. Chance is one over the number of images",
@@ -44,8 +45,8 @@ WORDS = {
     "supported, contradicted, undecided": "the 95 % interval over seeds lies wholly on the claim's side, wholly on the other, or neither; "
                                           "undecided too where the rule asks for more, such as an encoder that has learned",
     "SEED": "distillation without labels: a small encoder learns a large one's similarities; a start by SEED has a teacher"}
-LEAST = ("Of a claim about all encoders that one is shown, with its interval, which has the verdict of all and of those the least effect; "
-         "one that contradicts refutes")
+LEAST = ("Of a claim about several encoders one is shown with its interval: of those that have the verdict on the whole, the one with the "
+         "smallest effect; one that contradicts refutes")
 LEGEND = f"{LEAST}. {MARKS}. The rules: [results/claims.csv](results/claims.csv), column `test`."
 
 
@@ -181,12 +182,19 @@ def nutshell(rows, profile):
     n, yes, no, open_ = (len(whole), *((whole.verdict == v).sum() for v in DECISIONS))
     if not yes + no + open_:
         return ""
-    said = (f"Of {n} claims drawn from the paper, each about every small encoder that it names, {yes or 'none'} "
+    both = repeated(rows, profile)
+    held, decided = (both.became == HELD).sum(), both.became.isin([HELD, GONE, TURNED]).sum()
+    said = (f"On {profile}, of {n} claims drawn from the paper, each about every small encoder that it names, {yes or 'none'} "
             f"{'is' if yes < 2 else 'are'} supported, {no or 'none'} contradicted by at least one encoder, {open_ or 'none'} undecided"
-            + (f", {n - yes - no - open_} not tested." if n > yes + no + open_ else "."))
-    longer = _each(repetition(rows, profile), "longer_helps")
-    return said + (f" The rival explanation, by a rule that was written first and on seeds that were new: twice the epochs of the baseline "
-                   f"change linear accuracy by {longer}." if longer else "")
+            + (f", {n - yes - no - open_} not tested" if n > yes + no + open_ else "")
+            + (f"; of {decided} verdicts on single encoders {held} hold on other seeds." if decided else "."))
+    again = repetition(rows, profile)
+    longer, against = _each(again, "longer_helps"), _each(again, "improved_beats_longer")
+    if not longer:
+        return said
+    return (f"{said} Could the paper's gains be those of a longer training? By rules that were written first, on seeds that were new, "
+            f"twice the epochs of the baseline change linear accuracy by {longer}"
+            + (f"; the paper's four remedies, against that, by {against}." if against else "."))
 
 
 def _each(rows, claim):
@@ -251,10 +259,14 @@ def answers(t, rows, profile):
         most = means[factors].mean().idxmax()
         small, taught = means[most][[*models.SMALL]], labels[most].mean() if most in t else means[most][:0]
         found.append(("What do the groups inside a class follow?", f"Mostly {most.removeprefix('ami_')}.",
-                      f"Adjusted mutual information of the clusters within classes with it: {small.min():.2f} to {small.max():.2f} on the "
+                      "It is a factor of the images that is not their class. Adjusted mutual information of the clusters within classes "
+                      f"with it: {small.min():.2f} to {small.max():.2f} on the "
                       f"five, {means[most][models.LARGE]:.2f} on {label[models.LARGE]}"
                       + (f"; trained with labels {taught.min():.2f} to {taught.max():.2f}." if taught.notna().any() else ".")))
-    four = "(temperature, augmentation, projector, SEED start)"
+    four, teacher = "(temperature, augmentation, projector, SEED start)", large.sort_values("seed").linear_test.iloc[0]
+    outdone = [label[a] for a in models.SMALL if linear[a] > teacher]
+    limits = (f" SEED's teacher reaches {teacher:.1%}, less than the baselines of {', '.join(outdone)}." if outdone else "") + (
+        " The images are grey, so stronger colours have next to nothing to act on." if "grey" in KIND.get(arms.data.iloc[0], "") else "")
     words = {HELD: ", on other seeds too", GONE: ", on other seeds undecided", TURNED: ", on other seeds the reverse"}
     onward = {(r.claim, r.encoder): words.get(r.became, "") for r in repeated(everything, profile).itertuples()}
     for claim, question in (("improved_helps", f"Do the paper's four remedies together {four} help?"),
@@ -262,17 +274,18 @@ def answers(t, rows, profile):
         if whole.get(claim, claims.NOT_TESTED) != claims.NOT_TESTED:
             each = [", ".join(f"{name} ({claims.effect(r)[0]}{onward.get((r.statement, name), '')})" for name, r in on(claim, v))
                     for v in DECISIONS]
-            found.append((question, LEAD[whole[claim]], f"An interval of the gain in linear accuracy lies above 0 on {each[0] or 'none'}"
-                          + "".join(f", {words} {names}" for words, names in zip(("below on", "around it on"), each[1:]) if names) + "."))
+            found.append((question, LEAD[whole[claim]], f"The interval of the gain in linear accuracy lies above 0 on {each[0] or 'none'}"
+                          + "".join(f", {words} {names}" for words, names in zip(("below on", "includes it on"), each[1:]) if names) + "."
+                          + (limits if claim == "improved_helps" else "")))
     again = repetition(everything, profile)
     further = _of_again(rows, again)
     if longer := _twice_as_long(t, arms):
-        usual = {name: f" (the four remedies at the usual length {claims.effect(r)[0]})"
+        usual = {name: f" (the four remedies at the usual length {claims.effect(r)[0]}{onward.get((r.statement, name), '')})"
                  for name, r in of_encoders(rows, "improved_helps", profile)}
         each = "; ".join(f"{label[a]} {_points(gain)}{usual.get(label[a], '')}"
                          + (f", to which the three without a teacher add {_points(more)}" if len(more) else "") for a, gain, more in longer)
         sure = all(claims.interval(gain)[1] > 0 for _, gain, _ in longer)
-        found.append(("Or do they only need longer?", "Longer helps, too." if sure else "Undecided.",
+        found.append(("Or do they only need longer?", "Longer helps, where it was tried." if sure else "Undecided.",
                       f"Twice the epochs of the baseline gain, in points of linear accuracy: {each}. No rule was written beforehand, so "
                       f"this is no verdict{'; the next answer has one' if _each(again, 'longer_helps') else ''}."))
     return found + further
@@ -322,8 +335,9 @@ def _of_again(rows, again):
     if decided or (both.became == NEW).any():
         found.append(("Do the verdicts hold on other seeds?", f"{held} of {decided} do.",
                       f"Of the verdicts on single encoders that were repeated, with seeds of their own and another teacher, {decided} had "
-                      f"been decided.{listed(TURNED, 'Turned round')}{listed(GONE, 'Undecided now')}{listed(NEW, 'Decided now alone')} "
-                      "What holds is no luck of the seeds; the images are the same, and several verdicts rest on the same runs."))
+                      f"been decided.{listed(TURNED, 'Turned into their opposite')}{listed(GONE, 'Undecided now')}"
+                      f"{listed(NEW, 'Decided only there')} What holds was hardly luck of the seeds; the images are the same, and several "
+                      "verdicts rest on the same runs."))
     return found
 
 

@@ -216,7 +216,7 @@ def test_the_index_shows_each_claim_for_each_profile_and_links_it_to_its_noteboo
         assert f"<h2>{heading}" in text
     assert "±" in text and "your run" in text
     assert ("10,000 drawn grey patterns of 32 pixels, whose factors are known, 12 classes, 16 epochs in batches of 128; 2 encoders, "
-            "seeds 0 to 4</li>") in text
+            "3 to 5 seeds each</li>") in text
     assert re.search(r"Of \d+ runs planned for textures, \d+ are not trained yet: verdicts rest on the others", text)
     assert "runs planned for quick" not in text
     told = text.index("raw pixels find the view of an original image among 5,000 more often")
