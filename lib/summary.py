@@ -182,8 +182,7 @@ def nutshell(rows, profile):
     n, yes, no, open_ = (len(whole), *((whole.verdict == v).sum() for v in DECISIONS))
     if not yes + no + open_:
         return ""
-    both = repeated(rows, profile)
-    held, decided = (both.became == HELD).sum(), both.became.isin([HELD, GONE, TURNED]).sum()
+    held, decided = kept(repeated(rows, profile))
     said = (f"On {profile}, of {n} claims drawn from the paper, each about every small encoder that it names, {yes or 'none'} "
             f"{'is' if yes < 2 else 'are'} supported, {no or 'none'} contradicted by at least one encoder, {open_ or 'none'} undecided"
             + (f", {n - yes - no - open_} not tested" if n > yes + no + open_ else "")
@@ -277,8 +276,7 @@ def answers(t, rows, profile):
             found.append((question, LEAD[whole[claim]], f"The interval of the gain in linear accuracy lies above 0 on {each[0] or 'none'}"
                           + "".join(f", {words} {names}" for words, names in zip(("below on", "includes it on"), each[1:]) if names) + "."
                           + (limits if claim == "improved_helps" else "")))
-    again = repetition(everything, profile)
-    further = _of_again(rows, again)
+    judged = _each(repetition(everything, profile), "longer_helps")
     if longer := _twice_as_long(t, arms):
         usual = {name: f" (the four remedies at the usual length {claims.effect(r)[0]}{onward.get((r.statement, name), '')})"
                  for name, r in of_encoders(rows, "improved_helps", profile)}
@@ -287,11 +285,16 @@ def answers(t, rows, profile):
         sure = all(claims.interval(gain)[1] > 0 for _, gain, _ in longer)
         found.append(("Or do they only need longer?", "Longer helps, where it was tried." if sure else "Undecided.",
                       f"Twice the epochs of the baseline gain, in points of linear accuracy: {each}. No rule was written beforehand, so "
-                      f"this is no verdict{'; the next answer has one' if _each(again, 'longer_helps') else ''}."))
-    return found + further
+                      f"this is no verdict{'; the next answer has one' if judged else ''}."))
+    return found + _of_again(everything, profile)
 
 
-HELD, GONE, TURNED, NEW, OPEN = "holds", "undecided now", "turned round", "decided now", "undecided in both"
+HELD, GONE, TURNED, NEW, OPEN = "holds", "undecided now", "the opposite now", "decided now", "undecided in both"
+
+
+def kept(both):
+    """(how many verdicts of `repeated` hold, how many had been decided)."""
+    return (both.became == HELD).sum(), both.became.isin([HELD, GONE, TURNED]).sum()
 
 
 def repeated(rows, profile):
@@ -312,12 +315,12 @@ def repeated(rows, profile):
     return pd.DataFrame(found, columns=["claim", "encoder", profile, f"{profile}{claims.AGAIN}", "became"])
 
 
-def _of_again(rows, again):
+def _of_again(rows, profile):
     """What the repetition of a profile says, [(question, answer, why)]: of longer training, by rules of before it, and of the profile's own
-    verdicts. rows: the profile's ledger; again: the repetition's."""
-    found, asked = [], {"longer_helps": "twice the epochs against once",
-                        "improved_beats_longer": "the four remedies against twice the epochs",
-                        "improved_no_teacher_beats_longer": "the three without the distilled start against twice the epochs"}
+    verdicts. rows: the ledger."""
+    found, again = [], repetition(rows, profile)
+    asked = {"longer_helps": "twice the epochs against once", "improved_beats_longer": "the four remedies against twice the epochs",
+             "improved_no_teacher_beats_longer": "the three without the distilled start against twice the epochs"}
     parts = {words: each for claim, words in asked.items() if (each := _each(again, claim))}
     if parts:
         which = {v: [name for name, r in of_encoders(again, "improved_beats_longer", again.profile.iloc[0]) if r.verdict == v]
@@ -326,12 +329,12 @@ def _of_again(rows, again):
         found.append(("Do the remedies gain more than twice the epochs do?", _sentence("; ".join(leads) or "not tested"),
                       "By rules of before the runs, on seeds that nobody had seen, in linear accuracy: "
                       + "; ".join(f"{words} {each}" for words, each in parts.items()) + "."))
-    both = repeated(pd.concat([rows, again]), rows.profile.iloc[0]) if len(again) else pd.DataFrame(columns=["became"])
+    both = repeated(rows, profile)
+    held, decided = kept(both)
 
     def listed(became, words):
         those = [f"{r.claim} ({r.encoder})" for r in both[both.became == became].itertuples()]
         return f" {words}: {'; '.join(those)}." if those else ""
-    decided, held = both.became.isin([HELD, GONE, TURNED]).sum(), (both.became == HELD).sum()
     if decided or (both.became == NEW).any():
         found.append(("Do the verdicts hold on other seeds?", f"{held} of {decided} do.",
                       f"Of the verdicts on single encoders that were repeated, with seeds of their own and another teacher, {decided} had "
