@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import os
 
 import numpy as np
 import pytest
@@ -473,8 +474,8 @@ def test_views_are_the_same_to_the_bit_on_any_number_of_threads_and_from_any_lay
     images, index, before, seen = random_images(n), torch.arange(n), torch.get_num_threads(), []
     expected = view(images, index, Augmentation(), 1, 2, 0)
     monkeypatch.setattr(kernels, "PER_THREAD", 1)
-    pool = kernels.pool
-    monkeypatch.setattr(kernels, "pool", lambda threads: seen.append(threads) or pool(threads))
+    dealt = kernels._dealt
+    monkeypatch.setattr(kernels, "_dealt", lambda *arrays: seen.append(arrays[-1]) or dealt(*arrays))
     try:
         for threads in (1, 3, 5):
             torch.set_num_threads(threads)
@@ -484,6 +485,21 @@ def test_views_are_the_same_to_the_bit_on_any_number_of_threads_and_from_any_lay
     assert set(seen) == {min(n, 3), min(n, 5)} - {1}
     elsewhere = images.contiguous(memory_format=torch.channels_last)
     assert torch.equal(view(elsewhere, index, Augmentation(), 1, 2, 0), expected) and not elsewhere.is_contiguous()
+
+
+def test_a_forked_process_makes_views_without_the_threads_that_it_lacks(monkeypatch):
+    """OpenMP's would end it."""
+    images, index, before = random_images(4), torch.arange(4), torch.get_num_threads()
+    monkeypatch.setattr(kernels, "PER_THREAD", 1)
+    torch.set_num_threads(2)
+    try:
+        expected = view(images, index, Augmentation(), 1, 2, 0)
+        child = os.fork()
+        if not child:
+            os._exit(0 if torch.equal(view(images, index, Augmentation(), 1, 2, 0), expected) else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_view_neither_changes_its_input_nor_draws_from_the_global_generator():
