@@ -238,7 +238,6 @@ CLAIMS.append(Claim("improved_gathers_paper",
                     "refutes", "closeness", "08_improved_baselines"))
 # Twice the epochs are the rival explanation of any remedy. Seeds below UNSEEN had been looked at when these rules were written.
 UNSEEN = 5
-AGAIN = "_again"    # ends the name of a profile that repeats another on them
 LENGTH = {          # claim -> (statement, the arm, what it is set against), arms as in arms_of_length
     "longer_helps": ("Twice the epochs help small models", "longer", "once"),
     "improved_beats_longer": ("The remedies together gain small models more than twice the epochs do", "improved", "longer"),

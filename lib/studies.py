@@ -61,9 +61,14 @@ class Profile:
     once: bool = False                                 # True: a remedy has one seed, whatever its baseline has
     long: int = 0                                      # epochs of the few long runs (anchors); 0: none
     copies: tuple = ()                                 # data sets that its committed runs may rest on instead, other bytes of the same
-    first_seed: int = 0                                # above 0: a repetition on other seeds, of notebook 08's main arms alone
+    repeats: str = ""                                  # the profile whose main arms of notebook 08 this one trains on other seeds, alone
     transfers: int = 100                               # runs whose transfer notebook 08 computes, at most; the others say so
     rates: dict | None = None                          # as CHOSEN, where a search on the profile's own data chose them; None: CHOSEN
+
+    @property
+    def first_seed(self):
+        """Of a repetition, those that nobody had seen when its rules were written begin here."""
+        return claims.UNSEEN if self.repeats else 0
 
 
 # A short schedule on a small set, chosen on val with MobileNetV3-Small and a seed that the study does not use. AdamW: SGD was much
@@ -87,12 +92,16 @@ PROFILES = {
     # the controlled study; width 2 would take half an hour of its twelve and is no longer small
     "textures": Profile(TEXTURES, extra=FASTER, widths=(0.25, 0.5)),
     # notebook 08's main arms of two encoders again, on seeds and a teacher that nobody had seen when the rules were written
-    "textures_again": Profile(TEXTURES, extra=FASTER, encoders=(*claims.REMEDIED, models.LARGE), seeds=5, seeds_of={models.LARGE: 1},
-                              first_seed=claims.UNSEEN, ceilings=claims.REMEDIED, widths=(), remedied=(), sweeps=False),
+    "textures_again": Profile(TEXTURES, repeats="textures", extra=FASTER, encoders=(*claims.REMEDIED, models.LARGE), seeds=5,
+                              seeds_of={models.LARGE: 1}, ceilings=claims.REMEDIED, widths=(), remedied=(), sweeps=False),
     # photographs without a GPU: more resolution than the ImageNet stem leaves, or ResNet-18 stays at its untrained kNN
     "cifar10_subset": Profile(replace(TEXTURES, data="cifar10_jpeg", limit=10_000, stem="stride1", epochs=20),
                               encoders=("mobilenet_v3_small", "resnet18"), seeds_of={}, widths=(), sweeps=False,
                               remedied=("mobilenet_v3_small",), rates=PHOTOGRAPHS),     # ResNet-18: half an hour a run
+    # of the one that does not take hours, and without a teacher, which two cores cannot train
+    "cifar10_subset_again": Profile(replace(TEXTURES, data="cifar10_jpeg", limit=10_000, stem="stride1", epochs=20),
+                                    repeats="cifar10_subset", encoders=("mobilenet_v3_small",), seeds=5, seeds_of={}, widths=(),
+                                    remedied=(), sweeps=False, rates=PHOTOGRAPHS),
     # photographs with one GPU: the settings of the MoCo authors' CIFAR-10 notebook, but the paper's projector and temperature, and a
     # tenth of their epochs, so that six encoders fit in half an hour
     "cifar10": Profile(replace(TEXTURES, data="cifar10", stem="cifar", queue=4096, batch_keys=False, bn_splits=8, epochs=20,
@@ -103,7 +112,7 @@ PROFILES = {
     "imagenet": Profile(PretrainConfig(data="folder:imagenet", precision="bf16"), seeds=1, seeds_of={}, widths=(),
                         queues=(1024, 4096, 16384, 65536)),
 }
-COMMITTED = ("textures", "textures_again", "cifar10_subset", "cifar10")   # profiles whose runs are in git, the richest first
+COMMITTED = ("textures", "textures_again", "cifar10_subset", "cifar10_subset_again", "cifar10")   # profiles whose runs are in git, the richest first
 
 
 def profile(name):
@@ -513,8 +522,8 @@ def improved(name, data=None, archs=None):
     """Notebook 08: the paper's remedies together, with the SEED start and without, and our recipe once there is one (claims.OURS), against
     the baseline and SEED alone, all at equal epochs; on the encoders of the remedies also light-moco, each remedy alone and left out, and
     twice the epochs: the baseline on every seed, since that is the rival explanation, and, on the first of them, the remedies without a
-    teacher on top of it. Of a repetition (Profile.first_seed) only the baseline, once and for twice the epochs, SEED's start alone, and the
-    paper's remedies with it and without."""
+    teacher on top of it. Of a repetition (Profile.repeats) only the baseline, once and for twice the epochs, the paper's remedies without
+    SEED's start and, where it has the reference, with it, and that start alone."""
     p = profile(name)
     few = remedied(name, archs)
     small = [arch for arch in chosen(name, archs) if arch != models.LARGE]
@@ -522,8 +531,8 @@ def improved(name, data=None, archs=None):
         raise ValueError(f"archs = {archs!r}; allowed: at least one encoder beside the reference {models.LARGE}")
     standard = [base(name, arch, data, seed=seed) for arch in small for seed in seeds(name, arch)]
     papers = [replace(c, **PAPERS) for c in standard]
-    if p.first_seed:
-        arms = [begun(c, "seed", name) for c in (*papers, *standard)]
+    if p.repeats:
+        arms = [begun(c, "seed", name) for c in (*papers, *standard) if models.LARGE in p.encoders]
         return [*untrained(standard), *standard, *papers, *arms, *(replace(c, epochs=2 * c.epochs) for c in standard), *teachers(arms)]
     if not p.sweeps:
         return [*tried(name, [{}, PAPERS, claims.OURS or {}], data, archs), *supervised(name, data, few)]
@@ -748,7 +757,7 @@ def compared(name, configs, train=True, study=observations):
     history = history[history.run.isin(table[table.arm.isin(["trained", "remedy"])].run)].merge(table[["profile", "run", "change"]])
     figures = {p: f"{p}{'' if t.data.iloc[0] == p else f': {plots.plain(t.data.iloc[0])}'}, "
                   f"{t.epochs[t.arm == 'trained'].max()} epochs" for p, t in tables.items() if (t.arm == "trained").any()
-               and (p in (name, "textures") or study is observations and not profile(p).first_seed)}
+               and (p in (name, "textures") or study is observations and not profile(p).repeats)}
     return loaded, table, tables, history, figures
 
 

@@ -171,7 +171,7 @@ ALONE = "Supported on single encoders, not as a whole:"
 
 def repetition(rows, profile):
     """The rows of a profile's repetition on seeds of its own, where both are on the same data; none otherwise."""
-    again = rows[rows.profile == f"{profile}{claims.AGAIN}"]
+    again = rows[rows.profile.isin([name for name, p in studies.PROFILES.items() if p.repeats == profile])]
     return again if {*again.data} <= {"", *rows.data[rows.profile == profile]} else again.iloc[:0]
 
 
@@ -299,7 +299,7 @@ def kept(both):
 
 def repeated(rows, profile):
     """Verdicts on single encoders that have an interval both in a profile and in its repetition, whose seeds nobody had seen, a row each:
-    claim, encoder, profile's verdict and effect, the repetition's, and what became of it. rows: the ledger."""
+    the repetition, claim, encoder, verdict and effect first and again, and what became of it. rows: the ledger."""
     def keyed(some):
         return {row.claim: row for row in some[some.claim.str.contains("/", regex=False) & some.low.notna()].itertuples()}
     first, again, found = keyed(rows[rows.profile == profile]), keyed(repetition(rows, profile)), []
@@ -309,10 +309,9 @@ def repeated(rows, profile):
         same = HELD if before.verdict == after.verdict else TURNED
         became = {(True, True): same, (True, False): GONE, (False, True): NEW, (False, False): OPEN}[*decided]
         name, _, arch = claim.partition("/")
-        found.append({"claim": claims.BY_NAME[name].statement, "encoder": models.ENCODERS[arch].label}
-                     | {words: f"{MARK[row.verdict]} {' '.join(claims.effect(row))}, n = {row.n}"
-                        for words, row in ((profile, before), (f"{profile}{claims.AGAIN}", after))} | {"became": became})
-    return pd.DataFrame(found, columns=["claim", "encoder", profile, f"{profile}{claims.AGAIN}", "became"])
+        found.append([after.profile, claims.BY_NAME[name].statement, models.ENCODERS[arch].label,
+                      *(f"{MARK[row.verdict]} {' '.join(claims.effect(row))}, n = {row.n}" for row in (before, after)), became])
+    return pd.DataFrame(found, columns=["profile", "claim", "encoder", "first", "again", "became"])
 
 
 def _of_again(rows, profile):

@@ -465,6 +465,24 @@ def test_the_repetition_has_the_arms_of_the_headline_on_other_seeds_and_with_ano
     assert [(c.arch, c.seed) for c in again if c.method == "supervised"] == [(arch, 5) for arch in claims.REMEDIED]
 
 
+def test_the_repetition_on_photographs_has_no_teacher_and_the_rates_that_were_chosen_there():
+    ledger, again = judged_by_plan("cifar10_subset_again"), [c for c in plan("cifar10_subset_again") if c.arch != "pixels"]
+    decided = ledger.index[(ledger.verdict != claims.NOT_TESTED) & ledger.index.str.contains("/")]
+    assert {"longer_helps", "improved_no_teacher_beats_longer", "improved_no_teacher_helps", "pretext_learned"} <= {
+        claim.removesuffix("/mobilenet_v3_small") for claim in decided}
+    assert not any(claim.startswith(("improved_helps", "improved_beats", "initialization")) for claim in decided)
+    assert set(ledger.n[decided]) == {5} and len(again) == len(set(again)) == 21 and {c.arch for c in again} == {"mobilenet_v3_small"}
+    assert not any(c.start or c.teacher for c in again) and {c.seed for c in again} == {*range(5, 10)}
+    first = {replace(c, seed=0) for c in plan("cifar10_subset") if c.arch == "mobilenet_v3_small"}
+    assert {replace(c, seed=0, epochs=20) for c in again if c.epochs} == {replace(c, seed=0) for c in again if c.epochs == 20} <= first
+
+
+def test_a_repetition_begins_at_the_first_seed_that_nobody_had_seen():
+    for name, p in PROFILES.items():
+        assert p.first_seed == (claims.UNSEEN if p.repeats else 0)
+        assert not p.repeats or p.base == PROFILES[p.repeats].base and set(p.encoders) <= set(PROFILES[p.repeats].encoders)
+
+
 def test_a_sweep_that_no_claim_rests_on_is_one_encoder_with_two_seeds_unless_encoders_or_values_are_the_callers_own():
     judged = {tuple(r.changes.items()) for r in claims.REMEDIES if r.changes} | {(), (("queue", 2048),)}
     def seeds_of(arms):

@@ -125,7 +125,7 @@ def test_a_repetition_says_which_verdicts_hold_and_what_longer_training_gains(tm
     again = of("textures_again", **{claim: both[1] for claim, both in marks.items()})
     found = summary.repeated(pd.concat([first, again]), "textures")
     assert found.became.tolist() == [summary.HELD, summary.HELD, summary.TURNED, summary.GONE, summary.NEW, summary.OPEN]
-    assert found.iloc[2, 1:4].tolist() == ["MobileNetV3-Small", "✓ +2.0 points [+1.0, +3.0], n = 5", "✗ −2.0 points [−3.0, −1.0], n = 5"]
+    assert found.iloc[2, 2:5].tolist() == ["MobileNetV3-Small", "✓ +2.0 points [+1.0, +3.0], n = 5", "✗ −2.0 points [−3.0, −1.0], n = 5"]
     assert summary.repeated(first, "textures").empty and summary.repeated(pd.concat([first, again]), "textures_again").empty
     longer = of("textures_again", longer_helps="?", **{f"{claim}_ON_{arch}": mark for claim, marks in zip(claims.LENGTH, ("✓✗", "✗?", "??"))
                                                        for arch, mark in zip((small, large), marks)})
