@@ -44,7 +44,7 @@ reproduce: .venv/installed  ## train a committed PROFILE anew elsewhere and prin
 soak: .venv/installed  ## kill a training 20 times and compare its bytes with one left alone; four processes at one grid
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(RUN) soak
 
-readme: .venv/installed  ## refresh the README's tables and figure and results/claims.csv from the committed runs
+readme: .venv/installed  ## refresh the READMEs, results/figure.svg and claims.csv from the committed runs
 	$(RUN) lib.report --readme
 
 .venv/installed: requirements.txt pyproject.toml

@@ -2,15 +2,14 @@
 
     python -m lib.report --profile quick            train what is missing, execute the notebooks, build results/report/index.html
     python -m lib.report --profile textures --no-train    draw committed results alone
-    python -m lib.report --readme                   refresh README.md's tables, results/figure.svg and results/claims.csv
+    python -m lib.report --readme                   refresh README.md's tables, results/README.md, figure.svg and claims.csv
 
-lib.pages draws the pages, lib.summary says in words what the numbers say.
+lib.pages draws the pages, lib.readme writes the READMEs, lib.summary says in words what the numbers say.
 """
 import argparse
 import hashlib
 import json
 import os
-import re
 import sys
 import time
 from difflib import get_close_matches
@@ -19,31 +18,9 @@ from pathlib import Path
 import pandas as pd
 from joblib import Parallel, cpu_count, delayed
 
-from lib import check_name, claims, models, positive, runs, studies
-from lib.pages import FIGURE, REPORT, build, figure
-from lib.summary import (
-    ALONE,
-    IN_GRID,
-    LEGEND,
-    MARK,
-    MARKS,
-    WORDS,
-    agreement,
-    answers,
-    bear_in_mind,
-    caption,
-    grid,
-    headline,
-    nutshell,
-    of_what,
-    overall,
-    partly,
-    pending,
-    said,
-    short,
-    terminal,
-    whose,
-)
+from lib import check_name, claims, models, positive, readme, runs, studies
+from lib.pages import REPORT, build, figure
+from lib.summary import pending, terminal
 
 ROOT = runs.ROOT
 NOTEBOOKS = ROOT / "notebooks"
@@ -93,7 +70,7 @@ def execute(notebook, output, **parameters):
 def fingerprint(notebook, parameters):
     """sha256 of everything that an executed notebook depends on: itself, lib, the pins, its parameters and the stored runs."""
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
-    code = [path for path in sorted((ROOT / "lib").glob("*.py")) if path.name not in ("report.py", "pages.py")]
+    code = [path for path in sorted((ROOT / "lib").glob("*.py")) if path.name not in ("report.py", "pages.py", "readme.py")]
     reference = [path for name in ("reference/*.csv", "bench/projectors.csv") for path in sorted((ROOT / "results").glob(name))]
     for path in [Path(notebook), *code, ROOT / "requirements.txt", *reference]:
         digest.update(path.read_bytes())
@@ -152,102 +129,6 @@ def write_claims(rows, path):
         path.write_text(text)
 
 
-# ---- README ----
-
-def markdown(rows):
-    """A frame of text as a Markdown table."""
-    def line(cells):
-        return "| " + " | ".join(str(c).replace("|", "\\|") or "–" for c in cells) + " |"
-    return "\n".join([line(rows.columns), "|" + " --- |" * len(rows.columns), *[line(row) for row in rows.values]])
-
-
-def readme_results(t):
-    """The README's result section from the committed runs: the paper's questions answered, the figure, each profile's headline table, then
-    folded what is decided, what to bear in mind and every verdict."""
-    profiles = [p for p in studies.COMMITTED if len(t) and (t.profile == p).any()]
-    if not profiles:
-        return "No committed profile has runs yet: every claim is *not tested*."
-    everything = ledger(t, profiles)
-    rows = overall(everything)
-    tested = set(everything[everything.verdict != claims.NOT_TESTED].claim.str.split("/").str[0])
-    verdicts = pd.DataFrame([{"claim": f"{c.statement} ({c.source})"} | {
-        r.profile: f"**{r.verdict}** {whose(everything, r)}{said(r)}{agreement(everything, r)}{partly(everything, r)}".strip()
-        for r in rows[rows.claim == c.name].itertuples()} for c in claims.CLAIMS if c.name in tested])
-    lacking = (f"{len(claims.CLAIMS) - len(tested)} of {len(claims.CLAIMS)} claims are *not tested* on any encoder yet, for want of runs "
-               "that the rule admits.") if len(tested) < len(claims.CLAIMS) else ""
-    brief = [f"**{nutshell(everything, p)}**\n\nThe paper's questions, answered on `{p}`{of_what(t, p)} unless an answer names "
-             "other seeds:\n\n"
-             + "\n".join(f"- **{question}** *{answer}* {why}" for question, answer, why in asked)
-             + f"\n\n{markdown(grid(everything, p))}\n\n{MARKS}; {IN_GRID}." for p in profiles if (asked := answers(t, everything, p))]
-    decisions = []
-    for p in profiles:
-        counts, chance, decided, alone = short(everything, p)
-        lines = "".join(f"\n- {MARK[v]} **{v}** {words}" for v, words in decided)
-        decisions.append(f"**`{p}` in short**, {counts} {chance}".strip() + ("\n" + lines if lines else ""))
-        decisions.append(f"{ALONE}\n" + "".join(f"\n- {words}" for words in alone) if alone else "")
-    caveats = "\n".join(f"- {sentence}" for sentence in bear_in_mind(t, everything, profiles))
-    tables = [f"`{p}`: {caption(t, p)}\n\n{markdown(headline(t, p))}" for p in profiles]
-    drawn = (f"![{FIGURE}](results/figure.svg)\n\n"
-             f"The committed runs of `{profiles[0]}`: each dot is a seed, each bar a 95 % interval; no bar where a run's number is "
-             "only a bound.")
-    folded = "\n\n".join(f"<details>\n<summary>{summary}</summary>\n\n{block}\n\n</details>" for summary, block in {
-        "What is decided": "\n\n".join(part for part in decisions if part), "To bear in mind": caveats,
-        "Every claim's verdict and interval": f"{LEGEND}\n\n{markdown(verdicts)}" if tested else "",
-        "Words": "\n".join(f"- **{word}**: {meaning}" for word, meaning in WORDS.items())}.items() if block)
-    return "\n\n".join(part for part in (*brief, drawn, *tables, folded, lacking) if part)
-
-
-def readme_speed(folder=None):
-    """The README's section on speed, from the tables of `make bench` in results/bench: a column per encoder."""
-    folder = folder or ROOT / "results" / "bench"
-    found = {name: pd.read_csv(folder / f"{name}.csv", dtype={"commit": str}).set_index("arch")
-             for name in ("steps", "rivals", "limits", "parts") if (folder / f"{name}.csv").is_file()}
-    if "steps" not in found:
-        return "`make bench` measures it on your machine; our own tables are outstanding."
-    steps, lacking = found["steps"], [name for name in ("rivals", "limits") if name not in found]
-
-    def ratios(table, name, form):
-        return {a: f"{row[name]:{form}} ({row[f'{name}_least']:{form}} to {row[f'{name}_most']:{form}})" for a, row in table.iterrows()}
-
-    rows = {"whole training step, images/s": {a: f"{row.whole_step_images_per_second:,.0f}" for a, row in steps.iterrows()},
-            f"share of the bare model step's rate (goal {steps.goal.iloc[0]:.0%})": ratios(steps, "ratio", ".0%")}
-    if "limits" in found:
-        rows["bare step, share of this machine's limit (its rate of one large product or copy)"] = {
-            a: f"{share:.0%}" for a, share in found["limits"].share_of_limit.items()}
-    if "parts" in found:
-        each = {a: part[part.share.notna()].nlargest(3, "share") for a, part in found["parts"].groupby(level=0)}
-        rows["its three longest parts: share of the time, how many times as long as their own limit"] = {
-            a: ", ".join(f"{r.part} {r.share:.0%}, {r.times_its_limit:.1f} times" for r in part.itertuples()) for a, part in each.items()}
-    rivals = {name: part for name, part in found["rivals"].groupby("pipeline", sort=False)} if "rivals" in found else {}
-    for name, part in rivals.items():
-        if name.startswith("ours") or "bare" in name:                      # those have other steps or no data
-            continue
-        goal = f" (goal {part.goal.iloc[0]:g})" if part.goal.iloc[0] > 0 else ""
-        rows[f"ours, times as fast as: {name}{goal}"] = ratios(part, "ours_is_times_as_fast", ".1f")
-        if "goal_with_the_same" in part and (goal := part.goal_with_the_same.iloc[0]) > 0:         # not on a GPU
-            rows[f"the same with torchvision's layers on both sides (goal {goal:g})"] = ratios(part, "with_the_same_layers", ".1f")
-        if (bare := rivals.get(f"{name}, bare step")) is not None:
-            most = part.ours_is_times_as_fast / bare.ours_is_times_as_fast
-            rows[f"{name} on a constant batch, times as fast as {name}: the most that a pipeline could give"] = {
-                a: f"{value:.1f}" for a, value in most.items()}
-    drawn = pd.DataFrame([{"measured": what} | {models.ENCODERS[a].label: told.get(a, "") for a in steps.index}
-                          for what, told in rows.items()])
-    where = dict.fromkeys(f"{r.device}, {r.cores} cores, torch {r.torch}, at {r.commit[:7]}" for r in (t.iloc[0] for t in found.values()))
-    return (f"{markdown(drawn)}\n\nA range in brackets: the least and the most of the rounds, before it their median. Measured by "
-            f"`make bench` on {'; '.join(where)}; in turns, so that other load on the machine moves ratios less than rates. Tables, "
-            "each with the commit that it was measured at, in "
-            f"[results/bench](results/bench): {', '.join(sorted(path.stem for path in folder.glob('*.csv')))}"
-            + (f"; outstanding: {' and '.join(lacking)}." if lacking else "."))
-
-
-BETWEEN = re.compile(r"(<!-- (results|speed): python -m lib.report --readme -->\n).*?(\n<!-- end of \2 -->)", re.DOTALL)
-
-
-def refreshed(readme, t):
-    """README text with what stands between each pair of markers drawn anew."""
-    return BETWEEN.sub(lambda m: m[1] + (readme_results(t) if m[2] == "results" else readme_speed()) + m[3], readme)
-
-
 # ---- the command ----
 
 def main(argv=None):
@@ -257,24 +138,26 @@ def main(argv=None):
     parser.add_argument("--jobs", type=positive, default=min(2, cpu_count()), help="trainings side by side")
     parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="name=value",
                         help="a parameter of the notebooks, for instance archs=[resnet18]; may be repeated")
-    parser.add_argument("--readme", action="store_true", help="only refresh README.md, results/figure.svg and results/claims.csv")
+    parser.add_argument("--readme", action="store_true", help="only refresh README.md, results/README.md, figure.svg and claims.csv")
     args = parser.parse_args(argv)
     try:
-        (readme if args.readme else report)(args)
+        (refresh if args.readme else report)(args)
     except (ValueError, TypeError, OSError, RuntimeError) as error:        # BrokenRun is a RuntimeError
         if os.environ.get("TRACEBACK"):
             raise
         sys.exit(f"error: {error}")
 
 
-def readme(args):
-    """`make readme`: README's tables, results/figure.svg and results/claims.csv from the committed runs."""
+def refresh(args):
+    """`make readme`: README's tables, results/README.md, results/figure.svg and results/claims.csv from the committed runs."""
     t = table(*studies.COMMITTED)
-    if len(t):                                                             # readme_results shows it then, and only then
+    rows = ledger(t, studies.COMMITTED)
+    if len(t):                                                             # the front page shows it then, and only then
         figure(t, t.profile.iloc[0], ROOT / "results" / "figure.svg")
-    write_claims(ledger(t, studies.COMMITTED), ROOT / "results" / "claims.csv")
+    write_claims(rows, ROOT / "results" / "claims.csv")
     path = ROOT / "README.md"
-    path.write_text(refreshed(path.read_text(), t))
+    path.write_text(readme.refreshed(path.read_text(), t, rows))
+    (ROOT / "results" / "README.md").write_text(readme.page(t, rows))
 
 
 def report(args):

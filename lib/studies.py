@@ -112,7 +112,8 @@ PROFILES = {
     "imagenet": Profile(PretrainConfig(data="folder:imagenet", precision="bf16"), seeds=1, seeds_of={}, widths=(),
                         queues=(1024, 4096, 16384, 65536)),
 }
-COMMITTED = ("textures", "textures_again", "cifar10_subset", "cifar10_subset_again", "cifar10")   # profiles whose runs are in git, the richest first
+# Profiles whose runs are in git, the richest first.
+COMMITTED = ("textures", "textures_again", "cifar10_subset", "cifar10_subset_again", "cifar10")
 
 
 def profile(name):

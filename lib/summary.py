@@ -13,6 +13,7 @@ from lib import claims, models, runs, studies
 MARK = {claims.SUPPORTED: "✓", claims.CONTRADICTED: "✗", claims.UNDECIDED: "?", claims.NOT_TESTED: "–"}
 DECISIONS = (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED)
 MARKS = ", ".join(f"{MARK[v]} {v}" for v in DECISIONS)
+LABEL = {arch: encoder.label for arch, encoder in models.ENCODERS.items()}
 LEAD = {claims.SUPPORTED: "Yes, all five.", claims.CONTRADICTED: "Not all five.", claims.UNDECIDED: "Undecided.",
         claims.NOT_TESTED: "Not tested."}
 GRID = {"pretext_learned": "training raises pretext accuracy", "no_overfitting": "without overfitting",
@@ -47,7 +48,7 @@ WORDS = {
     "SEED": "distillation without labels: a small encoder learns a large one's similarities; a start by SEED has a teacher"}
 LEAST = ("Of a claim about several encoders one is shown with its interval: of those that have the verdict on the whole, the one with the "
          "smallest effect; one that contradicts refutes")
-LEGEND = f"{LEAST}. {MARKS}. The rules: [results/claims.csv](results/claims.csv), column `test`."
+LEGEND = f"{LEAST}. {MARKS}. The rules: [claims.csv](claims.csv), column `test`."
 
 
 def rule_html(claim):
@@ -58,7 +59,7 @@ def rule_html(claim):
 def of_encoders(rows, claim, profile):
     """[(label, row)] of the encoders for which a claim was tested in a profile; "beside" those that do not count for it as a whole."""
     found = rows[rows.claim.str.startswith(f"{claim}/") & (rows.profile == profile) & (rows.verdict != claims.NOT_TESTED)]
-    return [(models.ENCODERS[row.claim.split("/")[1]].label + ("" if is_judged(row) else ", beside"), row) for row in found.itertuples()]
+    return [(LABEL[row.claim.split("/")[1]] + ("" if is_judged(row) else ", beside"), row) for row in found.itertuples()]
 
 
 def is_judged(row):
@@ -205,7 +206,7 @@ def _each(rows, claim):
 def grid(rows, profile):
     """The main claims on each small encoder of a profile, a text each: mark and effect (of the pair of measures in distance² or uniformity,
     else in points); a row per claim that was tested on all of them."""
-    found = {GRID[claim]: {models.ENCODERS[arch].label: f"{MARK[r.verdict]} {claims.effect(r)[0].partition(' ')[0]}".strip()
+    found = {GRID[claim]: {LABEL[arch]: f"{MARK[r.verdict]} {claims.effect(r)[0].partition(' ')[0]}".strip()
                            for r in rows[(rows.profile == profile) & (rows.verdict != claims.NOT_TESTED)].itertuples()
                            for arch in models.SMALL if r.claim == f"{claim}/{arch}"} for claim in GRID}
     found = {words: each for words, each in found.items() if len(each) == len(models.SMALL)}
@@ -215,81 +216,146 @@ def grid(rows, profile):
 def answers(t, rows, profile):
     """The paper's questions and what a profile's runs answer, [(question, answer in a few words, why)], told from the numbers; [] without
     runs of all five small encoders and the reference. t: the tidy table (lib.report.table); rows: the ledger."""
-    everything, t, rows = rows, t[t.profile == profile], rows[rows.profile == profile]
-    arms = claims.baseline(t) if len(t) else t
+    own, mine = t[t.profile == profile], rows[rows.profile == profile]
+    arms = claims.baseline(own) if len(own) else own
     if not len(arms) or not {*models.SMALL, models.LARGE} <= set(arms.arch):
         return []
-    label, means = {arch: encoder.label for arch, encoder in models.ENCODERS.items()}, arms.groupby("arch").mean(numeric_only=True)
-    linear, pretext, large = means.linear_test, means.instdisc_dsd_top1_test[[*models.SMALL]].max(), arms[arms.arch == models.LARGE]
-    whole = overall(rows).set_index("claim").verdict
+    labels = own[(own.method == "supervised") & (own.epochs > 0) & (own.width == 1) & (own.data == arms.data.iloc[0])]
+    onward = {(r.claim, r.encoder): ONWARD[r.became] for r in repeated(rows, profile).itertuples() if r.became in ONWARD}
+    return [*_of_learning(arms, labels), *_of_pretext(own, arms, mine), *_of_clusters(arms, mine), *_of_factors(arms, labels),
+            *_of_remedies(arms, mine, onward), *_of_length(own, arms, mine, onward, repetition(rows, profile)), *_of_again(rows, profile)]
 
-    def on(claim, verdict):
-        return [(name, r) for name, r in of_encoders(rows, claim, profile) if is_judged(r) and r.verdict == verdict]
 
-    def count(claim):
-        yes, no = (len(on(claim, verdict)) for verdict in (claims.SUPPORTED, claims.CONTRADICTED))
-        return f"{yes} of five" + (f" (contradicted on {no})" if no else "")
+def _of_learning(arms, labels):
+    """Does the linear probe come near that of training with labels?"""
+    linear = arms.groupby("arch").linear_test.mean()
+    lacks = labels.groupby("arch").linear_test.mean() - linear
+    near = [f"{LABEL[a]} ({linear[a]:.1%})" for a in models.SMALL if lacks.get(a, np.inf) < claims.HEADROOM]
+    far = [f"{LABEL[a]} ({linear[a]:.1%}, {100 * lacks[a]:.0f} points less)" for a in models.SMALL if lacks.get(a, 0) >= claims.HEADROOM]
+    return [("Do small encoders learn without a teacher?", f"As well as with labels: {len(near)} of five.",
+             f"Linear accuracy comes within {100 * claims.HEADROOM:g} points of the same encoder trained with labels on "
+             f"{', '.join(near) or 'none'}, and does not on {', '.join(far) or 'none'}. The large {LABEL[models.LARGE]} reaches "
+             f"{linear[models.LARGE]:.1%}.")]
 
-    labels = t[(t.method == "supervised") & (t.epochs > 0) & (t.width == 1) & (t.data == arms.data.iloc[0])].groupby("arch")
-    lacks = labels.linear_test.mean() - linear
-    near = [f"{label[a]} ({linear[a]:.1%})" for a in models.SMALL if lacks.get(a, np.inf) < claims.HEADROOM]
-    far = [f"{label[a]} ({linear[a]:.1%}, {100 * lacks[a]:.0f} points less)" for a in models.SMALL if lacks.get(a, 0) >= claims.HEADROOM]
-    found = [("Do small encoders learn without a teacher?", f"As well as with labels: {len(near)} of five.",
-              f"Linear accuracy comes within {100 * claims.HEADROOM:g} points of the same encoder trained with labels on "
-              f"{', '.join(near) or 'none'}, and does not on {', '.join(far) or 'none'}. The large {label[models.LARGE]} reaches "
-              f"{linear[models.LARGE]:.1%}.")]
-    pixels = t[t.arch == "pixels"].instdisc_dsd_top1_test.mean()
-    found.append(("Do they complete the pretext task, without overfitting?", LEAD[whole.get("pretext_learned", claims.NOT_TESTED)],
-                  f"Training raises held-out accuracy in it on {count('pretext_learned')}; the best has {pretext:.1%}"
-                  + ("" if np.isnan(pixels) else f", raw pixels {pixels:.1%}")
-                  + f". That they do not overfit is shown on {count('no_overfitting')}."
-                  + (" Where it is hardly learned, nothing can show whether they do." if on("no_overfitting", claims.UNDECIDED) else "")))
+
+def _of_pretext(t, arms, rows):
+    """Observation (i)."""
+    best, pixels = arms.groupby("arch").instdisc_dsd_top1_test.mean()[[*models.SMALL]].max(), t[t.arch == "pixels"].instdisc_dsd_top1_test
+    return [("Do they complete the pretext task, without overfitting?", _lead(rows, "pretext_learned"),
+             f"Training raises held-out accuracy in it on {_count(rows, 'pretext_learned')}; the best has {best:.1%}"
+             + (f", raw pixels {pixels.mean():.1%}" if pixels.notna().any() else "")
+             + f". That they do not overfit is shown on {_count(rows, 'no_overfitting')}."
+             + (" Where it is hardly learned, nothing can show whether they do." if _on(rows, "no_overfitting", claims.UNDECIDED) else ""))]
+
+
+def _of_clusters(arms, rows):
+    """Observation (ii)."""
+    large, knn = arms[arms.arch == models.LARGE], arms.groupby("arch").knn_test.mean()
     pure = claims.matched_purity(large)
     lost = not np.isnan(pure) and claims.outside(large, pure).any()
-    better = [label[a] for a in models.SMALL if means.knn_test[a] > means.knn_test[models.LARGE]]
-    found.append(("Do they over-cluster?", LEAD[whole.get("over_clustered", claims.NOT_TESTED)],
-                  f"By the paper's pair of measures {count('over_clustered_paper')} do, by the same pair on centred features "
-                  f"{count('over_clustered_centred')}, by clusters counted directly {count('over_clustered')}"
-                  + (f" (it can show none, since the curves of some runs of {label[models.LARGE]} do not hold the purity to compare at)"
-                     if lost else "") + "."
-                  + (f" {label[models.LARGE]}, which they are held against, learned less than {', '.join(better)}." if better else "")))
+    better = [LABEL[a] for a in models.SMALL if knn[a] > knn[models.LARGE]]
+    verdict = LEAD[_whole(rows, "over_clustered")].rstrip(".")
+    why = ([f"Clusters can show none, since the curves of some runs of {LABEL[models.LARGE]} do not hold the purity to compare at."]
+           if lost else []) + ([f"{LABEL[models.LARGE]}, which they are held against, learned less than {', '.join(better)}."]
+                               if better else [])
+    return [("Do they over-cluster?", f"{verdict}: by the paper's pair of measures {_count(rows, 'over_clustered_paper')} do, by the same "
+             f"pair on centred features {_count(rows, 'over_clustered_centred')}, by clusters counted directly "
+             f"{_count(rows, 'over_clustered')}.", " ".join(why))]
+
+
+def _of_factors(arms, labels):
+    """Which known factor of the images the clusters within classes go with; [] where none is known."""
     factors = [c for c in arms if c.startswith("ami_") and arms[c].notna().all()]
-    if factors:
-        most = means[factors].mean().idxmax()
-        small, taught = means[most][[*models.SMALL]], labels[most].mean() if most in t else means[most][:0]
-        found.append(("What do the groups inside a class follow?", f"Mostly {most.removeprefix('ami_')}.",
-                      "It is a factor of the images that is not their class. Adjusted mutual information of the clusters within classes "
-                      f"with it: {small.min():.2f} to {small.max():.2f} on the "
-                      f"five, {means[most][models.LARGE]:.2f} on {label[models.LARGE]}"
-                      + (f"; trained with labels {taught.min():.2f} to {taught.max():.2f}." if taught.notna().any() else ".")))
-    four, teacher = "(temperature, augmentation, projector, SEED start)", large.sort_values("seed").linear_test.iloc[0]
-    outdone = [label[a] for a in models.SMALL if linear[a] > teacher]
+    if not factors:
+        return []
+    means = arms.groupby("arch")[factors].mean()
+    most = means.mean().idxmax()
+    small, taught = means[most][[*models.SMALL]], labels.groupby("arch")[most].mean()
+    return [("What do the groups inside a class follow?", f"Mostly {most.removeprefix('ami_')}.",
+             "It is a factor of the images that is not their class. Adjusted mutual information of the clusters within classes with it: "
+             f"{small.min():.2f} to {small.max():.2f} on the five, {means[most][models.LARGE]:.2f} on {LABEL[models.LARGE]}"
+             + (f"; trained with labels {taught.min():.2f} to {taught.max():.2f}." if taught.notna().any() else "."))]
+
+
+def _of_remedies(arms, rows, onward):
+    """Figure 1, with a teacher and without. onward: {(statement, encoder): what became of that verdict on other seeds, in words}."""
+    linear, found = arms.groupby("arch").linear_test.mean(), []
+    teacher = arms[arms.arch == models.LARGE].sort_values("seed").linear_test.iloc[0]
+    outdone = [LABEL[a] for a in models.SMALL if linear[a] > teacher]
     limits = (f" SEED's teacher reaches {teacher:.1%}, less than the baselines of {', '.join(outdone)}." if outdone else "") + (
         " The images are grey, so stronger colours have next to nothing to act on." if "grey" in KIND.get(arms.data.iloc[0], "") else "")
-    words = {HELD: ", on other seeds too", GONE: ", on other seeds undecided", TURNED: ", on other seeds the reverse"}
-    onward = {(r.claim, r.encoder): words.get(r.became, "") for r in repeated(everything, profile).itertuples()}
-    for claim, question in (("improved_helps", f"Do the paper's four remedies together {four} help?"),
-                            ("improved_no_teacher_helps", "And without the distilled start?")):
-        if whole.get(claim, claims.NOT_TESTED) != claims.NOT_TESTED:
-            each = [", ".join(f"{name} ({claims.effect(r)[0]}{onward.get((r.statement, name), '')})" for name, r in on(claim, v))
-                    for v in DECISIONS]
-            found.append((question, LEAD[whole[claim]], f"The interval of the gain in linear accuracy lies above 0 on {each[0] or 'none'}"
-                          + "".join(f", {words} {names}" for words, names in zip(("below on", "includes it on"), each[1:]) if names) + "."
-                          + (limits if claim == "improved_helps" else "")))
-    judged = _each(repetition(everything, profile), "longer_helps")
-    if longer := _twice_as_long(t, arms):
-        usual = {name: f" (the four remedies at the usual length {claims.effect(r)[0]}{onward.get((r.statement, name), '')})"
-                 for name, r in of_encoders(rows, "improved_helps", profile)}
-        each = "; ".join(f"{label[a]} {_points(gain)}{usual.get(label[a], '')}"
-                         + (f", to which the three without a teacher add {_points(more)}" if len(more) else "") for a, gain, more in longer)
-        sure = all(claims.interval(gain)[1] > 0 for _, gain, _ in longer)
-        found.append(("Or do they only need longer?", "Longer helps, where it was tried." if sure else "Undecided.",
-                      f"Twice the epochs of the baseline gain, in points of linear accuracy: {each}. No rule was written beforehand, so "
-                      f"this is no verdict{'; the next answer has one' if judged else ''}."))
-    return found + _of_again(everything, profile)
+    for claim, question, more in (
+            ("improved_helps", "Do the paper's four remedies together (temperature, augmentation, projector, SEED start) help?", limits),
+            ("improved_no_teacher_helps", "And without the distilled start?", "")):
+        if _whole(rows, claim) != claims.NOT_TESTED:
+            each = [", ".join(f"{name} ({_gain(name, r, onward)})" for name, r in _on(rows, claim, v)) for v in DECISIONS]
+            found.append((question, _lead(rows, claim, onward),
+                          f"The interval of the gain in linear accuracy lies above 0 on {each[0] or 'none'}"
+                          + "".join(f", {words} {names}" for words, names in zip(("below on", "includes it on"), each[1:]) if names)
+                          + f".{more}"))
+    return found
+
+
+def _of_length(t, arms, rows, onward, again):
+    """Twice the epochs of the baseline, as far as they were trained; again: the ledger's rows of the repetition, which judges them."""
+    longer = _twice_as_long(t, arms)
+    if not longer:
+        return []
+    usual = {name: f" (the four remedies at the usual length {_gain(name, r, onward)})"
+             for name, r in of_encoders(rows, "improved_helps", rows.profile.iloc[0])}
+    each = "; ".join(f"{LABEL[a]} {_points(gain)}{usual.get(LABEL[a], '')}"
+                     + (f", to which the three without a teacher add {_points(more)}" if len(more) else "") for a, gain, more in longer)
+    sure = all(claims.interval(gain)[1] > 0 for _, gain, _ in longer)
+    return [("Or do they only need longer?",
+             f"Longer helps where it was tried, on {_listed(LABEL[a] for a, *_ in longer)}." if sure else "Undecided.",
+             f"Twice the epochs of the baseline gain, in points of linear accuracy: {each}. No rule was written beforehand, so this is no "
+             f"verdict{'; the next answer has one' if _each(again, 'longer_helps') else ''}.")]
+
+
+def _whole(rows, claim):
+    """The verdict on a claim as a whole, of one profile's rows."""
+    found = overall(rows)
+    return next(iter(found[found.claim == claim].verdict), claims.NOT_TESTED)
+
+
+def _on(rows, claim, verdict):
+    """[(label, row)] of the encoders on which a claim has that verdict, of one profile's rows."""
+    return [(name, r) for p in rows.profile.unique() for name, r in of_encoders(rows, claim, p) if is_judged(r) and r.verdict == verdict]
+
+
+def _gain(name, row, onward):
+    """An encoder's effect, and what became of its verdict on other seeds."""
+    return ", ".join(filter(None, (claims.effect(row)[0], onward.get((row.statement, name)))))
+
+
+def _count(rows, claim):
+    yes, no = (len(_on(rows, claim, verdict)) for verdict in (claims.SUPPORTED, claims.CONTRADICTED))
+    return f"{yes} of five" + (f" (contradicted on {no})" if no else "")
+
+
+def _lead(rows, claim, onward=None):
+    """The verdict on a claim as a whole in a few words, and on which encoders it is decided; of those whose verdict does not hold on other
+    seeds that too (onward: as _of_remedies has it)."""
+    verdict = _whole(rows, claim)
+
+    def named(name, row):
+        became = (onward or {}).get((row.statement, name), ONWARD[HELD])
+        return name if became == ONWARD[HELD] else f"{name} ({became})"
+    yes, no = (_listed(named(*each) for each in _on(rows, claim, v)) for v in (claims.SUPPORTED, claims.CONTRADICTED))
+    if verdict in (claims.SUPPORTED, claims.NOT_TESTED):
+        return LEAD[verdict]
+    parts = [f"yes on {yes}" if yes else "shown on none", *([f"no on {no}"] if no else [])]
+    return f"{LEAD[verdict].rstrip('.')}: {', '.join(parts)}."
+
+
+def _listed(names):
+    """Names as text: "A, B and C"."""
+    *rest, last = [*names] or [""]
+    return f"{', '.join(rest)} and {last}" if rest else last
 
 
 HELD, GONE, TURNED, NEW, OPEN = "holds", "undecided now", "the opposite now", "decided now", "undecided in both"
+ONWARD = {HELD: "on other seeds too", GONE: "on other seeds undecided", TURNED: "on other seeds the reverse"}
 
 
 def kept(both):
@@ -309,7 +375,7 @@ def repeated(rows, profile):
         same = HELD if before.verdict == after.verdict else TURNED
         became = {(True, True): same, (True, False): GONE, (False, True): NEW, (False, False): OPEN}[*decided]
         name, _, arch = claim.partition("/")
-        found.append([after.profile, claims.BY_NAME[name].statement, models.ENCODERS[arch].label,
+        found.append([after.profile, claims.BY_NAME[name].statement, LABEL[arch],
                       *(f"{MARK[row.verdict]} {' '.join(claims.effect(row))}, n = {row.n}" for row in (before, after)), became])
     return pd.DataFrame(found, columns=["profile", "claim", "encoder", "first", "again", "became"])
 
@@ -414,7 +480,7 @@ def headline(t, profile):
         before, after = own[own.epochs == 0], arms[arms.arch == arch]
         shown = before if arch == "pixels" else after
         labels = own[(own.method == "supervised") & (own.epochs > 0)]
-        rows.append({"encoder": models.ENCODERS[arch].label, "seeds": str(len(after)) if len(after) else "",
+        rows.append({"encoder": LABEL[arch], "seeds": str(len(after)) if len(after) else "",
                      "kNN untrained": percent(before.knn_test), "kNN trained": percent(after.knn_test),
                      "linear probe": percent(shown.linear_test), SUPERVISED: percent(labels.linear_test),
                      "paper, linear": f"{paper[arch]:.1f}" if arch in paper else "",

@@ -1,6 +1,5 @@
 import html
 import re
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -235,7 +234,6 @@ def test_a_report_without_any_run_says_not_tested(tmp_path):
     index = pages.build(t, report.ledger(t, ["textures"]), ["textures"], None, [], report=tmp_path / "report")
     assert "Not tested, because no runs are stored" in index.read_text()
     assert summary.terminal(report.ledger(t, ["textures"])).startswith("no runs yet")
-    assert "not tested" in report.readme_results(t) and "](results/figure.svg)" not in report.readme_results(t)
 
 
 def test_a_browser_opens_every_page_from_the_disk_without_errors_or_requests(site, page):
@@ -619,66 +617,6 @@ def test_in_short_stand_the_decided_claims_and_apart_from_them_the_encoders_on_w
     assert "<p>Of 4 intervals of remedies on single encoders 4 exclude 0" in pages.short_html(NOTHING, known, ["p"])
 
 
-def test_the_readme_shows_the_figure_when_there_are_runs_to_draw(tmp_path):
-    t = report.table("textures", store=made_up_store(tmp_path, "textures"))
-    shown = report.readme_results(t)
-    lacking = [c.name for c in claims.CLAIMS if f"{c.statement} ({c.source})" not in shown]
-    assert f"{len(lacking)} of {len(claims.CLAIMS)} claims are *not tested*" in shown
-    counts, chance, decided, alone = summary.short(report.ledger(t, ["textures"]), "textures")
-    assert f"<summary>What is decided</summary>\n\n**`textures` in short**, {counts}\n" in shown
-    parts = ["](results/figure.svg)", "| encoder |", "What is decided", "To bear in mind", "Every claim's verdict", summary.LEGEND,
-             "- **SEED**: "]
-    assert sorted(parts, key=shown.index) == parts and shown.count("<details>") == shown.count("</details>") == 4
-    said = [*(f"- {summary.MARK[v]} **{v}** {words}\n" for v, words in decided), *(f"- {words}\n" for words in alone)]
-    assert said and all(words in shown for words in said)
-    assert "](results/figure.svg)" in shown and "runs of `textures`" in shown and "with equal classes, in the pretext task " in shown
-    for pixels, floor in ((0.99, True), (0.0, False)):                       # of the pretext task
-        t.loc[t.arch == "pixels", "instdisc_dsd_top1_test"] = pixels
-        assert ("often (99.0%) than the baseline of any encoder" in report.readme_results(t)) == floor
-    assert summary.of_what(t, "textures") == " (drawn grey patterns of 32 pixels, whose factors are known)"
-    assert summary.of_what(t.assign(data="folder:/mine"), "textures") == ""
-    assert "](results/figure.svg)" not in report.BETWEEN.sub("", (runs.ROOT / "README.md").read_text())
-
-
-def test_the_readmes_section_on_speed_has_a_column_per_encoder_or_says_what_is_lacking(tmp_path):
-    assert "our own tables are outstanding" in report.readme_speed(tmp_path)
-    made = {"device": "a machine", "cores": 2, "torch": "2", "commit": "0123456789"}
-    archs = ("mobilenet_v3_small", "resnet18")
-    tables = {"steps": [{"arch": a, "whole_step_images_per_second": 1200 + i, "ratio": 0.87 + i / 10, "ratio_least": 0.85,
-                         "ratio_most": 0.99, "goal": 0.95}
-                        for i, a in enumerate(archs)],
-              "rivals": [{"arch": a, "pipeline": pipeline, "ours_is_times_as_fast": times + i, "goal": goal,
-                          "ours_is_times_as_fast_least": times + i - 0.25, "ours_is_times_as_fast_most": times + i + 0.5,
-                          "with_the_same_layers": times / 2, "with_the_same_layers_least": times / 4,
-                          "with_the_same_layers_most": times, "goal_with_the_same": goal and goal - 1}
-                         for i, a in enumerate(archs)
-                         for pipeline, times, goal in (("ours", 1, None), ("torchvision", 2, None), ("lightly", 3.04, 3.0),
-                                                       ("ours, bare step", 0.9, None), ("lightly, bare step", 0.5, None))],
-              "limits": [{"arch": a, "share_of_limit": 0.5} for a in archs]}
-    for name, rows in tables.items():
-        pd.DataFrame(rows).assign(**made).to_csv(tmp_path / f"{name}.csv", index=False)
-        if name == "steps":
-            alone = report.readme_speed(tmp_path)
-            assert "| 87% (85% to 99%) | 97% (85% to 99%) |" in alone and "; outstanding: rivals and limits." in alone
-    shown = report.readme_speed(tmp_path)
-    assert "| measured | MobileNetV3-Small | ResNet-18 |" in shown and "| 1,200 | 1,201 |" in shown
-    assert "(goal 95%) | 87% (" in shown and "ours, bare step" not in shown and "lightly, bare" not in shown
-    assert "times as fast as: lightly (goal 3) | 3.0 (2.8 to 3.5) | 4.0 (3.8 to 4.5) |" in shown
-    assert "on a machine, 2 cores, torch 2, at 0123456; in turns" in shown
-    assert "layers on both sides (goal 2) | 1.5 (0.8 to 3.0) |" in shown and "the most that a pipeline could give | 6.1 | 2.7 |" in shown
-    assert "as fast as: torchvision | 2.0 (1.8 to 2.5) |" in shown
-    each = (("products", 0.3, 3.2), ("BatchNorm", 0.2, 5), ("convolutions", 0.4, 2), ("rest", 0.1, 1), ("the whole step", np.nan, np.nan))
-    pd.DataFrame([{"arch": "resnet18", "part": part, "share": share, "times_its_limit": times} for part, share, times in each]).assign(
-        **made).to_csv(tmp_path / "parts.csv", index=False)
-    told = "own limit | – | convolutions 40%, 2.0 times, products 30%, 3.2 times, BatchNorm 20%, 5.0 times |"
-    assert told in report.readme_speed(tmp_path)
-    pd.read_csv(tmp_path / "rivals.csv", dtype={"commit": str}).drop(columns=["goal_with_the_same", "with_the_same_layers"]).query(
-        "arch != 'resnet18'").assign(device="a GPU").to_csv(tmp_path / "rivals.csv", index=False)
-    other = report.readme_speed(tmp_path)
-    assert "both sides" not in other and "lightly (goal 3) | 3.0 (2.8 to 3.5) | – |" in other
-    assert "a machine, 2 cores, torch 2, at 0123456; a GPU, 2 cores" in other
-
-
 def test_the_check_of_the_pipeline_on_photographs_is_outstanding_until_its_runs_are_there_and_then_judged():
     asymmetric, symmetric = studies.anchors("cifar10", "cifar10_jpeg")[:2]
     rows = [{"profile": "cifar10", "run": runs.folder(c, "cifar10").name, "data": c.data, "knn_projection_test": knn}
@@ -698,37 +636,6 @@ def test_the_check_of_the_pipeline_on_photographs_is_outstanding_until_its_runs_
     assert "provisional" not in whole and "outstanding" not in whole
     original = {"run": runs.folder(studies.anchors("cifar10")[0], "cifar10").name, "data": "cifar10", "knn_projection_test": 0.813}
     assert "81.3 % on cifar10, more than 1 point below" in check(rows[0] | original)[0]
-
-
-# ---- what is committed ----
-
-def uncommitted():
-    answer = subprocess.run(["git", "-C", runs.ROOT, "status", "--porcelain", "results/runs"], capture_output=True, text=True)
-    return answer.returncode or answer.stdout.strip()
-
-
-def test_the_readmes_tables_and_the_claims_file_say_what_the_stored_runs_say():
-    if uncommitted():
-        pytest.skip("results/ holds runs that are not committed: `make readme` refreshes what is compared here")
-    t = report.table(*studies.COMMITTED)
-    readme = (runs.ROOT / "README.md").read_text()
-    assert report.BETWEEN.search(readme)
-    assert report.refreshed(readme, t) == readme
-    if len(t):
-        stored = pd.read_csv(runs.ROOT / "results" / "claims.csv").astype(object).fillna("")
-        now = report.ledger(t, studies.COMMITTED).to_csv(index=False, float_format="%.6g")
-        now = pd.read_csv(pd.io.common.StringIO(now)).astype(object).fillna("")
-        pd.testing.assert_frame_equal(stored, now, rtol=1e-4)
-
-
-def test_the_readme_names_only_files_targets_and_notebooks_that_exist():
-    readme = (runs.ROOT / "README.md").read_text()
-    targets = set(re.findall(r"^([a-z]+):", (runs.ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"`make ([a-z]+)", readme)) <= targets
-    for link in re.findall(r"\]\(([^)#]+)\)", readme):
-        if "://" not in link and not link.startswith("results/report"):
-            assert (runs.ROOT / link).exists(), link
-    assert set(re.findall(r"`(\d\d_\w+)`", readme)) <= {path.stem for path in report.NOTEBOOKS.glob("*.ipynb")}
 
 
 @given(st.text())

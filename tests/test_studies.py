@@ -478,7 +478,7 @@ def test_the_repetition_on_photographs_has_no_teacher_and_the_rates_that_were_ch
 
 
 def test_a_repetition_begins_at_the_first_seed_that_nobody_had_seen():
-    for name, p in PROFILES.items():
+    for p in PROFILES.values():
         assert p.first_seed == (claims.UNSEEN if p.repeats else 0)
         assert not p.repeats or p.base == PROFILES[p.repeats].base and set(p.encoders) <= set(PROFILES[p.repeats].encoders)
 

@@ -1,0 +1,153 @@
+"""README.md's tables and results/README.md from the committed runs, for `python -m lib.report --readme`.
+
+The front page answers in a few words and shows the main numbers; results/README.md has everything behind them.
+"""
+import re
+
+import pandas as pd
+
+from lib import claims, models, runs, studies
+from lib.pages import FIGURE
+from lib.summary import (
+    ALONE,
+    IN_GRID,
+    LEGEND,
+    MARK,
+    MARKS,
+    WORDS,
+    agreement,
+    answers,
+    bear_in_mind,
+    caption,
+    grid,
+    headline,
+    nutshell,
+    of_what,
+    overall,
+    partly,
+    said,
+    short,
+    whose,
+)
+
+NONE = "No committed profile has runs yet: every claim is *not tested*."
+BEHIND = ("What each answer rests on, the numbers of {}every verdict with its interval, what to bear in mind and what the words mean: "
+          "[results/README.md](results/README.md).")
+
+
+def markdown(rows):
+    """A frame of text as a Markdown table."""
+    def line(cells):
+        return "| " + " | ".join(str(c).replace("|", "\\|") or "–" for c in cells) + " |"
+    return "\n".join([line(rows.columns), "|" + " --- |" * len(rows.columns), *[line(row) for row in rows.values]])
+
+
+def profiles_of(t):
+    """The committed profiles that have runs in the tidy table, the richest first."""
+    return [p for p in studies.COMMITTED if len(t) and (t.profile == p).any()]
+
+
+def numbers(t, profile):
+    """A profile's headline table, below it what stands in it."""
+    return f"`{profile}`: {caption(t, profile)}\n\n{markdown(headline(t, profile))}"
+
+
+def front(t, rows):
+    """README's section on results: in a sentence, the paper's questions with short answers, the main claims by encoder, the figure and the
+    numbers of the first profile; and where the rest is. t: the tidy table (lib.report.table); rows: the ledger."""
+    profiles = profiles_of(t)
+    if not profiles:
+        return NONE
+    blocks = []
+    for p in profiles:
+        if asked := answers(t, rows, p):
+            brief = pd.DataFrame([{"question": question, "answer": lead} for question, lead, _ in asked])
+            blocks += [nutshell(rows, p), f"The paper's questions, answered on `{p}`{of_what(t, p)} unless an answer names "
+                       "other seeds:", markdown(brief), markdown(grid(rows, p)), f"{MARKS}; {IN_GRID}."]
+    first, *others = profiles
+    blocks += [f"![{FIGURE}](results/figure.svg)", f"The committed runs of `{first}`: each dot is a seed, each bar a 95 % interval; no bar "
+               "where a run's number is only a bound.", numbers(t, first),
+               BEHIND.format("".join(f"`{p}`, " for p in others))]
+    return "\n\n".join(blocks)
+
+
+def page(t, rows):
+    """results/README.md: everything that the committed runs say, in words and tables."""
+    profiles = profiles_of(t)
+    if not profiles:
+        return f"# Results\n\n{NONE}\n"
+    whole = overall(rows)
+    tested = set(rows[rows.verdict != claims.NOT_TESTED].claim.str.split("/").str[0])
+    verdicts = pd.DataFrame([{"claim": f"{c.statement} ({c.source})"} | {
+        r.profile: f"**{r.verdict}** {whose(rows, r)}{said(r)}{agreement(rows, r)}{partly(rows, r)}".strip()
+        for r in whole[whole.claim == c.name].itertuples()} for c in claims.CLAIMS if c.name in tested])
+    asked = "\n\n".join(
+        f"Answered on `{p}`{of_what(t, p)} unless an answer names other seeds.\n\n"
+        + "\n".join(f"- **{question}** *{lead}* {why}".rstrip() for question, lead, why in found)
+        for p in profiles if (found := answers(t, rows, p)))
+    decisions = []
+    for p in profiles:
+        counts, chance, decided, alone = short(rows, p)
+        decisions += [f"### {p}", f"{counts} {chance}".strip(), "\n".join(f"- {MARK[v]} **{v}** {words}" for v, words in decided),
+                      *([ALONE, "\n".join(f"- {words}" for words in alone)] if alone else [])]
+    lacking = (f"{len(claims.CLAIMS) - len(tested)} of {len(claims.CLAIMS)} claims are *not tested* on any encoder yet, for want of runs "
+               "that the rule admits.") if len(tested) < len(claims.CLAIMS) else ""
+    parts = {"The paper's questions": asked, "Numbers": "\n\n".join(numbers(t, p) for p in profiles),
+             "What is decided": "\n\n".join(filter(None, decisions)),
+             "To bear in mind": "\n".join(f"- {sentence}" for sentence in bear_in_mind(t, rows, profiles)),
+             "Every claim's verdict and interval": "\n\n".join(filter(None, (f"{LEGEND}\n\n{markdown(verdicts)}" if tested else "",
+                                                                             lacking))),
+             "Words": "\n".join(f"- **{word}**: {meaning}" for word, meaning in WORDS.items())}
+    return "\n\n".join(["# Results", "Drawn by `make readme` from the committed runs ([runs](runs)); `make render` draws the same with "
+                        "figures, curves and UMAPs.", *(f"## {title}\n\n{text}" for title, text in parts.items() if text)]) + "\n"
+
+
+def speed(folder=None):
+    """The README's section on speed, from the tables of `make bench` in results/bench: a column per encoder."""
+    folder = folder or runs.ROOT / "results" / "bench"
+    found = {name: pd.read_csv(folder / f"{name}.csv", dtype={"commit": str}).set_index("arch")
+             for name in ("steps", "rivals", "limits", "parts") if (folder / f"{name}.csv").is_file()}
+    if "steps" not in found:
+        return "`make bench` measures it on your machine; our own tables are outstanding."
+    steps, lacking = found["steps"], [name for name in ("rivals", "limits") if name not in found]
+
+    def ratios(table, name, form):
+        return {a: f"{row[name]:{form}} ({row[f'{name}_least']:{form}} to {row[f'{name}_most']:{form}})" for a, row in table.iterrows()}
+
+    rows = {"whole training step, images/s": {a: f"{row.whole_step_images_per_second:,.0f}" for a, row in steps.iterrows()},
+            f"share of the bare model step's rate (goal {steps.goal.iloc[0]:.0%})": ratios(steps, "ratio", ".0%")}
+    if "limits" in found:
+        rows["bare step, share of this machine's limit (its rate of one large product or copy)"] = {
+            a: f"{share:.0%}" for a, share in found["limits"].share_of_limit.items()}
+    if "parts" in found:
+        each = {a: part[part.share.notna()].nlargest(3, "share") for a, part in found["parts"].groupby(level=0)}
+        rows["its three longest parts: share of the time, how many times as long as their own limit"] = {
+            a: ", ".join(f"{r.part} {r.share:.0%}, {r.times_its_limit:.1f} times" for r in part.itertuples()) for a, part in each.items()}
+    rivals = {name: part for name, part in found["rivals"].groupby("pipeline", sort=False)} if "rivals" in found else {}
+    for name, part in rivals.items():
+        if name.startswith("ours") or "bare" in name:                      # those have other steps or no data
+            continue
+        goal = f" (goal {part.goal.iloc[0]:g})" if part.goal.iloc[0] > 0 else ""
+        rows[f"ours, times as fast as: {name}{goal}"] = ratios(part, "ours_is_times_as_fast", ".1f")
+        if "goal_with_the_same" in part and (goal := part.goal_with_the_same.iloc[0]) > 0:         # not on a GPU
+            rows[f"the same with torchvision's layers on both sides (goal {goal:g})"] = ratios(part, "with_the_same_layers", ".1f")
+        if (bare := rivals.get(f"{name}, bare step")) is not None:
+            most = part.ours_is_times_as_fast / bare.ours_is_times_as_fast
+            rows[f"{name} on a constant batch, times as fast as {name}: the most that a pipeline could give"] = {
+                a: f"{value:.1f}" for a, value in most.items()}
+    drawn = pd.DataFrame([{"measured": what} | {models.ENCODERS[a].label: told.get(a, "") for a in steps.index}
+                          for what, told in rows.items()])
+    where = dict.fromkeys(f"{r.device}, {r.cores} cores, torch {r.torch}, at {r.commit[:7]}" for r in (t.iloc[0] for t in found.values()))
+    return (f"{markdown(drawn)}\n\nA range in brackets: the least and the most of the rounds, before it their median. Measured by "
+            f"`make bench` on {'; '.join(where)}; in turns, so that other load on the machine moves ratios less than rates. Tables, "
+            "each with the commit that it was measured at, in "
+            f"[results/bench](results/bench): {', '.join(sorted(path.stem for path in folder.glob('*.csv')))}"
+            + (f"; outstanding: {' and '.join(lacking)}." if lacking else "."))
+
+
+BETWEEN = re.compile(r"(<!-- (results|speed): python -m lib.report --readme -->\n).*?(\n<!-- end of \2 -->)", re.DOTALL)
+
+
+def refreshed(readme, t, rows):
+    """README's text with what stands between each pair of markers drawn anew."""
+    return BETWEEN.sub(lambda m: m[1] + (front(t, rows) if m[2] == "results" else speed()) + m[3], readme)

@@ -1,0 +1,130 @@
+"""README.md and results/README.md: what they show, and that they say what the stored runs say."""
+import re
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import made_up_store
+
+from lib import claims, models, readme, report, runs, studies, summary
+
+
+def made_up(tmp_path, *archs):
+    """(tidy table, ledger) of a made-up store of textures."""
+    t = report.table("textures", store=made_up_store(tmp_path, "textures", **({"archs": archs} if archs else {})))
+    return t, report.ledger(t, ["textures"])
+
+
+def test_without_runs_every_claim_is_not_tested(tmp_path):
+    t = report.table("textures", store=tmp_path / "none")
+    rows = report.ledger(t, ["textures"])
+    for text in (readme.front(t, rows), readme.page(t, rows)):
+        assert "every claim is *not tested*" in text and "figure.svg" not in text
+
+
+def test_the_front_page_answers_in_a_table_and_shows_the_figure_and_the_numbers_of_the_first_profile(tmp_path):
+    t, rows = made_up(tmp_path, *models.SMALL, models.LARGE)
+    shown = readme.front(t, rows)
+    asked = summary.answers(t, rows, "textures")
+    parts = [summary.nutshell(rows, "textures"), "| question | answer |", *(f"| {question} | {lead} |" for question, lead, _ in asked),
+             summary.MARKS, "](results/figure.svg)", "runs of `textures`: each dot", "with equal classes, in the pretext task ",
+             readme.markdown(summary.headline(t, "textures")), "](results/README.md)"]
+    assert all(parts) and sorted(parts, key=shown.index) == parts and all(shown.count(part) == 1 for part in parts[1:])
+    assert not any(why in shown for *_, why in asked if why)
+    two = pd.concat([t, t[t.arch == "resnet18"].assign(profile="cifar10")], ignore_index=True)      # its numbers are behind
+    assert "the numbers of `cifar10`, every" in readme.front(two, rows) and readme.front(two, rows).count("`cifar10`") == 1
+    assert "](results/figure.svg)" not in readme.BETWEEN.sub("", (runs.ROOT / "README.md").read_text())
+
+
+def test_the_page_of_results_has_all_that_is_behind_the_front_page(tmp_path):
+    t, rows = made_up(tmp_path, *models.SMALL, models.LARGE)
+    shown = readme.page(t, rows)
+    titles = ["# Results", "## The paper's questions", "## Numbers", "## What is decided", "### textures", "## To bear in mind",
+              "## Every claim's verdict and interval", summary.LEGEND, "## Words", "- **SEED**: "]
+    assert sorted(titles, key=shown.index) == titles
+    for question, lead, why in summary.answers(t, rows, "textures"):
+        assert f"- **{question}** *{lead}* {why}".strip() in shown
+    lacking = [c.name for c in claims.CLAIMS if f"{c.statement} ({c.source})" not in shown]
+    assert f"{len(lacking)} of {len(claims.CLAIMS)} claims are *not tested*" in shown
+    counts, chance, decided, alone = summary.short(rows, "textures")
+    said = [f"\n\n{counts}", *(f"- {summary.MARK[v]} **{v}** {words}\n" for v, words in decided), *(f"- {words}\n" for words in alone)]
+    assert len(said) > 1 and all(words in shown for words in said)
+    for pixels, floor in ((0.99, True), (0.0, False)):                       # of the pretext task
+        t.loc[t.arch == "pixels", "instdisc_dsd_top1_test"] = pixels
+        assert ("often (99.0%) than the baseline of any encoder" in readme.page(t, rows)) == floor
+    assert summary.of_what(t, "textures") == " (drawn grey patterns of 32 pixels, whose factors are known)"
+    assert summary.of_what(t.assign(data="folder:/mine"), "textures") == ""
+
+
+def test_the_readmes_section_on_speed_has_a_column_per_encoder_or_says_what_is_lacking(tmp_path):
+    assert "our own tables are outstanding" in readme.speed(tmp_path)
+    made = {"device": "a machine", "cores": 2, "torch": "2", "commit": "0123456789"}
+    archs = ("mobilenet_v3_small", "resnet18")
+    tables = {"steps": [{"arch": a, "whole_step_images_per_second": 1200 + i, "ratio": 0.87 + i / 10, "ratio_least": 0.85,
+                         "ratio_most": 0.99, "goal": 0.95}
+                        for i, a in enumerate(archs)],
+              "rivals": [{"arch": a, "pipeline": pipeline, "ours_is_times_as_fast": times + i, "goal": goal,
+                          "ours_is_times_as_fast_least": times + i - 0.25, "ours_is_times_as_fast_most": times + i + 0.5,
+                          "with_the_same_layers": times / 2, "with_the_same_layers_least": times / 4,
+                          "with_the_same_layers_most": times, "goal_with_the_same": goal and goal - 1}
+                         for i, a in enumerate(archs)
+                         for pipeline, times, goal in (("ours", 1, None), ("torchvision", 2, None), ("lightly", 3.04, 3.0),
+                                                       ("ours, bare step", 0.9, None), ("lightly, bare step", 0.5, None))],
+              "limits": [{"arch": a, "share_of_limit": 0.5} for a in archs]}
+    for name, rows in tables.items():
+        pd.DataFrame(rows).assign(**made).to_csv(tmp_path / f"{name}.csv", index=False)
+        if name == "steps":
+            alone = readme.speed(tmp_path)
+            assert "| 87% (85% to 99%) | 97% (85% to 99%) |" in alone and "; outstanding: rivals and limits." in alone
+    shown = readme.speed(tmp_path)
+    assert "| measured | MobileNetV3-Small | ResNet-18 |" in shown and "| 1,200 | 1,201 |" in shown
+    assert "(goal 95%) | 87% (" in shown and "ours, bare step" not in shown and "lightly, bare" not in shown
+    assert "times as fast as: lightly (goal 3) | 3.0 (2.8 to 3.5) | 4.0 (3.8 to 4.5) |" in shown
+    assert "on a machine, 2 cores, torch 2, at 0123456; in turns" in shown
+    assert "layers on both sides (goal 2) | 1.5 (0.8 to 3.0) |" in shown and "the most that a pipeline could give | 6.1 | 2.7 |" in shown
+    assert "as fast as: torchvision | 2.0 (1.8 to 2.5) |" in shown
+    each = (("products", 0.3, 3.2), ("BatchNorm", 0.2, 5), ("convolutions", 0.4, 2), ("rest", 0.1, 1), ("the whole step", np.nan, np.nan))
+    pd.DataFrame([{"arch": "resnet18", "part": part, "share": share, "times_its_limit": times} for part, share, times in each]).assign(
+        **made).to_csv(tmp_path / "parts.csv", index=False)
+    told = "own limit | – | convolutions 40%, 2.0 times, products 30%, 3.2 times, BatchNorm 20%, 5.0 times |"
+    assert told in readme.speed(tmp_path)
+    pd.read_csv(tmp_path / "rivals.csv", dtype={"commit": str}).drop(columns=["goal_with_the_same", "with_the_same_layers"]).query(
+        "arch != 'resnet18'").assign(device="a GPU").to_csv(tmp_path / "rivals.csv", index=False)
+    other = readme.speed(tmp_path)
+    assert "both sides" not in other and "lightly (goal 3) | 3.0 (2.8 to 3.5) | – |" in other
+    assert "a machine, 2 cores, torch 2, at 0123456; a GPU, 2 cores" in other
+
+
+# ---- what is committed ----
+
+def uncommitted():
+    answer = subprocess.run(["git", "-C", runs.ROOT, "status", "--porcelain", "results/runs"], capture_output=True, text=True)
+    return answer.returncode or answer.stdout.strip()
+
+
+def test_the_readmes_and_the_claims_file_say_what_the_stored_runs_say():
+    if uncommitted():
+        pytest.skip("results/ holds runs that are not committed: `make readme` refreshes what is compared here")
+    t = report.table(*studies.COMMITTED)
+    rows = report.ledger(t, studies.COMMITTED)
+    text = (runs.ROOT / "README.md").read_text()
+    assert readme.BETWEEN.search(text)
+    assert readme.refreshed(text, t, rows) == text
+    assert readme.page(t, rows) == (runs.ROOT / "results" / "README.md").read_text()
+    if len(t):
+        stored = pd.read_csv(runs.ROOT / "results" / "claims.csv").astype(object).fillna("")
+        now = rows.to_csv(index=False, float_format="%.6g")
+        now = pd.read_csv(pd.io.common.StringIO(now)).astype(object).fillna("")
+        pd.testing.assert_frame_equal(stored, now, rtol=1e-4)
+
+
+def test_the_readmes_name_only_files_targets_and_notebooks_that_exist():
+    targets = set(re.findall(r"^([a-z]+):", (runs.ROOT / "Makefile").read_text(), re.MULTILINE))
+    for path in (runs.ROOT / "README.md", runs.ROOT / "results" / "README.md"):
+        text = path.read_text()
+        assert set(re.findall(r"`make ([a-z]+)", text)) <= targets
+        for link in re.findall(r"\]\(([^)#]+)\)", text):
+            if "://" not in link and not link.startswith("results/report"):
+                assert (path.parent / link).exists(), link
+        assert set(re.findall(r"`(\d\d_\w+)`", text)) <= {path.stem for path in report.NOTEBOOKS.glob("*.ipynb")}
