@@ -380,20 +380,29 @@ def repeated(rows, profile):
     return pd.DataFrame(found, columns=["profile", "claim", "encoder", "first", "again", "became"])
 
 
-def _of_again(rows, profile):
-    """What the repetition of a profile says, [(question, answer, why)]: of longer training, by rules of before it, and of the profile's own
-    verdicts. rows: the ledger."""
-    found, again = [], repetition(rows, profile)
+def _of_longer(again, question):
+    """What a repetition says of longer training, by rules of before it. again: the ledger's rows of the repetition."""
     asked = {"longer_helps": "twice the epochs against once", "improved_beats_longer": "the four remedies against twice the epochs",
              "improved_no_teacher_beats_longer": "the three without the distilled start against twice the epochs"}
-    parts = {words: each for claim, words in asked.items() if (each := _each(again, claim))}
-    if parts:
-        which = {v: [name for name, r in of_encoders(again, "improved_beats_longer", again.profile.iloc[0]) if r.verdict == v]
-                 for v in DECISIONS}
-        leads = [f"{lead} on {' and '.join(which[v])}" for v, lead in zip(DECISIONS, ("yes", "no", "undecided")) if which[v]]
-        found.append(("Do the remedies gain more than twice the epochs do?", _sentence("; ".join(leads) or "not tested"),
-                      "By rules of before the runs, on seeds that nobody had seen, in linear accuracy: "
-                      + "; ".join(f"{words} {each}" for words, each in parts.items()) + "."))
+    parts = {claim: f"{words} {each}" for claim, words in asked.items() if (each := _each(again, claim))}
+    if not parts:
+        return []
+    claim = next((claim for claim in asked if claim in parts and claim != "longer_helps"), "improved_beats_longer")
+    which = {v: _listed(name for name, _ in _on(again, claim, v)) for v in DECISIONS}
+    leads = [f"{lead} on {which[v]}" for v, lead in zip(DECISIONS, ("yes", "no", "undecided")) if which[v]]
+    return [(question + (" (Without a teacher.)" if claim == "improved_no_teacher_beats_longer" else ""),
+             _sentence("; ".join(leads) or "not tested"),
+             f"By rules of before the runs, on seeds that nobody had seen, in linear accuracy: {'; '.join(parts.values())}.")]
+
+
+def _of_again(rows, profile):
+    """What the repetition of a profile says, [(question, answer, why)]: of longer training, there and by the repetitions of other profiles,
+    and of the profile's own verdicts. rows: the ledger."""
+    found = _of_longer(repetition(rows, profile), "Do the remedies gain more than twice the epochs do?")
+    for other in dict.fromkeys(p.repeats for p in studies.PROFILES.values() if p.repeats not in ("", profile)):
+        again = repetition(rows, other)
+        kind = next((KIND[data].partition(" of ")[0] for data in again.data if data in KIND), other)
+        found += _of_longer(again, f"And on {kind}?")
     both = repeated(rows, profile)
     held, decided = kept(both)
 

@@ -146,6 +146,13 @@ def test_a_repetition_says_which_verdicts_hold_and_what_longer_training_gains(tm
         f"twice the epochs against once {of_longer}; the four remedies against twice the epochs {down} on MobileNetV3-Small "
         f"(contradicted), {around} on ResNet-18 (undecided); the three without the distilled start against twice the epochs "
         f"{around} on MobileNetV3-Small (undecided), {around} on ResNet-18 (undecided).")
+    photographs = [of(p, **{f"{claim}_ON_{small}": mark for claim, mark in zip(claims.LENGTH, marks)}).assign(data="cifar10_jpeg")
+                   for p, marks in (("cifar10_subset", "???"), ("cifar10_subset_again", "✓–✗"))]
+    lead, why = answered(before, again, longer, *photographs)["And on photographs? (Without a teacher.)"]
+    assert lead == "No on MobileNetV3-Small." and why.endswith(
+        f"accuracy: twice the epochs against once {up} on MobileNetV3-Small (supported); the three without the distilled start against "
+        f"twice the epochs {down} on MobileNetV3-Small (contradicted).")
+    assert not [question for question in answered(before, again, longer, photographs[1]) if "photographs" in question]
     foreign = again.assign(data="folder:/mine")                             # the repetition of other images repeats nothing
     assert not {held, more} & answered(before, first, foreign, longer.assign(data="folder:/mine")).keys()
     assert summary.repeated(pd.concat([first, foreign]), "textures").empty
