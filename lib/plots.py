@@ -866,7 +866,7 @@ def _encoders(table):
 def papers_gains(paper):
     """What the paper's remedies gain together at equal epochs, and SEED alone where it is known: {change: {encoder: points}}, as `changes`
     draws them. paper: results/reference/paper_headline.csv, by model."""
-    names = {"SEED start, the paper's three": "improved_200_percent", "SEED alone": "seed_resnet50_teacher_percent"}
+    names = {"the paper's four": "improved_200_percent", "SEED alone": "seed_resnet50_teacher_percent"}
     return {change: (paper[name] - paper.baseline_200_percent).dropna().to_dict() for change, name in names.items()}
 
 

@@ -586,6 +586,8 @@ def change(config, name):
         if group.items() <= {f: getattr(config, f) for f in group}.items() and set(differs) & set(group):
             parts.append(words)
             differs = {f: value for f, value in differs.items() if f not in group}
+    if parts == ["SEED start", "the paper's three"]:
+        parts = ["the paper's four"]
     flags = {"projector_bn": "BatchNorm in the projector", "batch_keys": "keys of the batch" if config.batch_keys else "queue alone"}
     parts += [WORDS[f].format(value) if f in WORDS else flags.get(f, f"{f} = {value}") for f, value in differs.items()]
     return ", ".join(parts) if not ours else "our recipe" if len(claims.OURS) > 1 else f"{parts[0]} (our recipe)"
@@ -683,7 +685,7 @@ def transferred(table, loaded, name, train=True, archs=None, target="digits"):
     for p, some in loaded.items():
         few = remedied(p, archs if p == name else None)
         rows = table[(table.profile == p) & table.arch.isin(few) & (table.seed < 3) & (table.width == 1)
-                     & table.change.isin(["", "the paper's three", "SEED start, the paper's three"])]
+                     & table.change.isin(["", "the paper's three", "the paper's four"])]
         rows = rows.assign(rank=rows.arm.map({"trained": 0, "untrained": 1}).fillna(2)).sort_values(["seed", "rank"], kind="stable")
         by, lacking = {run.name: run for run in some}, 0
         for i, row in enumerate(rows.to_dict("records")):

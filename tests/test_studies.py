@@ -399,6 +399,7 @@ NAMED = {"temperature": {"tau"}, "learning rate": {"lr"}, "K =": {"queue"}, "que
          "projector": {"projector"}, "BatchNorm in the projector": {"projector_bn"}, "SimCLR": {"method"},
          "own start": {"start", "epochs"}, "SEED start": {"start", "epochs"}, "SEED alone": {"method", "teacher", "queue", "batch_keys"},
          "stronger augmentation": {"jitter", "grayscale_p"}, "the paper's three": {"jitter", "grayscale_p", "tau", "projector"},
+         "the paper's four": {"jitter", "grayscale_p", "tau", "projector", "start", "epochs"},
          "light-moco's recipe": {"projector", "tau", "symmetric", "smoothing", "queue"}, "Hide-and-Seek": {"hide_p"},
          "no augmentation": OFF, "crops alone": OFF - {"crop_min"}, "jitter alone": OFF - {"jitter_p"},
          "greyscale alone": OFF - {"grayscale_p"}, "blur alone": OFF - {"blur_p"}, "jitter": {"jitter"}, "hue": {"jitter"},
