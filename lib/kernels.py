@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numba import config, njit, prange, set_num_threads
 
+config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 # Sums may use vector registers.
 compiled = partial(njit, nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 PER_THREAD = 2 ** 16    # pixels of views for which another thread is worth waking
@@ -25,7 +26,7 @@ def views(images, drawn, size, radius, means_stds):
     """`lib.augment.batched` by kernels: uint8 (N, 3, H, W) -> float32 (N, 3, size, size), in channels_last as convolutions want it.
 
     drawn: the dict of `lib.augment.draw`;  radius: of the blur, in pixels;  means_stds: (6,) float32, mean and deviation of each
-    channel, or (0,) for each image's own. Images are dealt out to as many threads as PyTorch has.
+    channel, or (0,) for each image's own. Images are dealt out to as many threads as PyTorch has, in a forked process to one.
     """
     if len(drawn["box"]) != len(images):
         raise ValueError(f"drawn has the parameters of {len(drawn['box'])} images, images has {len(images)}: give one set per image.")
@@ -37,7 +38,9 @@ def views(images, drawn, size, radius, means_stds):
     threads = min(torch.get_num_threads(), len(images) * size * size // PER_THREAD + 1, len(images)) if os.getpid() == PROCESS else 1
     arrays += [radius, means_stds.numpy(), out.numpy()]
     if threads > 1:
+        torchs = torch.get_num_threads()
         set_num_threads(min(threads, config.NUMBA_NUM_THREADS))
+        torch.set_num_threads(torchs)                                      # at first use Numba's OpenMP gives PyTorch as many as it has
         _dealt(*arrays, threads)
     else:
         _views(*arrays, 0, len(images))
@@ -46,8 +49,8 @@ def views(images, drawn, size, radius, means_stds):
 
 @compiled(parallel=True)
 def _dealt(images, box, flip, jittered, factors, order, gray, blurred, sigma, grid, hidden, radius, means_stds, out, parts):
-    """`_views` in so many parts side by side, on the threads of OpenMP. Python's own took 2 ms a step longer: beside PyTorch's, which stay
-    busy for a while after each operation, they were woken late."""
+    """`_views` in so many parts side by side, on the threads of OpenMP: Python's own are woken late beside PyTorch's, which stay busy for a
+    while after each operation."""
     for part in prange(parts):
         _views(images, box, flip, jittered, factors, order, gray, blurred, sigma, grid, hidden, radius, means_stds, out,
                len(images) * part // parts, len(images) * (part + 1) // parts)

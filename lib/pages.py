@@ -139,9 +139,9 @@ def short_html(t, rows, profiles):
         if asked:
             each = grid(rows, profile)
             body = [[f'<span class="number">{text(c)}</span>' if i else text(c) for i, c in enumerate(row)] for row in each.values]
-            out.append(f"<p><b>{text(nutshell(rows, profile))}</b></p>"
-                       f"<p>The paper's questions, answered on <code>{text(profile)}</code> unless an answer names other seeds:</p>"
-                       f"<dl>{asked}</dl>"
+            brief = "".join(f"<li>{text(sentence)}</li>" for sentence in nutshell(rows, profile))
+            out.append(f"<ul>{brief}</ul><p>The paper's questions, answered on <code>{text(profile)}</code> unless an answer names another "
+                       f"profile or other seeds:</p><dl>{asked}</dl>"
                        + html_table([text(c) for c in each], body, f"Each encoder's verdict, {IN_GRID}. {MARKS}."))
     for profile in profiles:
         counts, chance, decided, alone = short(rows, profile)

@@ -31,7 +31,7 @@ from lib.summary import (
 )
 
 NONE = "No committed profile has runs yet: every claim is *not tested*."
-BEHIND = ("What each answer rests on, the numbers of {}every verdict with its interval, what to bear in mind and what the words mean: "
+BEHIND = ("What each answer rests on, {}every verdict with its interval, what to bear in mind and what the words mean: "
           "[results/README.md](results/README.md).")
 
 
@@ -40,6 +40,11 @@ def markdown(rows):
     def line(cells):
         return "| " + " | ".join(str(c).replace("|", "\\|") or "–" for c in cells) + " |"
     return "\n".join([line(rows.columns), "|" + " --- |" * len(rows.columns), *[line(row) for row in rows.values]])
+
+
+def bullets(sentences):
+    """Sentences as a Markdown list."""
+    return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
 def profiles_of(t):
@@ -62,12 +67,13 @@ def front(t, rows):
     for p in profiles:
         if asked := answers(t, rows, p):
             brief = pd.DataFrame([{"question": question, "answer": lead} for question, lead, _ in asked])
-            blocks += [nutshell(rows, p), f"The paper's questions, answered on `{p}`{of_what(t, p)} unless an answer names "
-                       "other seeds:", markdown(brief), markdown(grid(rows, p)), f"{MARKS}; {IN_GRID}."]
+            blocks += [bullets(nutshell(rows, p)), f"The paper's questions, answered on `{p}`{of_what(t, p)} unless an answer names "
+                       "another profile or other seeds:", markdown(brief), markdown(grid(rows, p)), f"{MARKS}; {IN_GRID}.",
+                       f"To bear in mind of `{p}`:", bullets(claims.caveats(t, p))]
     first, *others = profiles
     blocks += [f"![{FIGURE}](results/figure.svg)", f"The committed runs of `{first}`: each dot is a seed, each bar a 95 % interval; no bar "
                "where a run's number is only a bound.", numbers(t, first),
-               BEHIND.format("".join(f"`{p}`, " for p in others))]
+               BEHIND.format(f"the numbers of {', '.join(f'`{p}`' for p in others)}, " if others else "")]
     return "\n\n".join(blocks)
 
 
@@ -82,22 +88,22 @@ def page(t, rows):
         r.profile: f"**{r.verdict}** {whose(rows, r)}{said(r)}{agreement(rows, r)}{partly(rows, r)}".strip()
         for r in whole[whole.claim == c.name].itertuples()} for c in claims.CLAIMS if c.name in tested])
     asked = "\n\n".join(
-        f"Answered on `{p}`{of_what(t, p)} unless an answer names other seeds.\n\n"
+        f"Answered on `{p}`{of_what(t, p)} unless an answer names another profile or other seeds.\n\n"
         + "\n".join(f"- **{question}** *{lead}* {why}".rstrip() for question, lead, why in found)
         for p in profiles if (found := answers(t, rows, p)))
     decisions = []
     for p in profiles:
         counts, chance, decided, alone = short(rows, p)
-        decisions += [f"### {p}", f"{counts} {chance}".strip(), "\n".join(f"- {MARK[v]} **{v}** {words}" for v, words in decided),
-                      *([ALONE, "\n".join(f"- {words}" for words in alone)] if alone else [])]
+        decisions += [f"### {p}", f"{counts} {chance}".strip(), bullets(f"{MARK[v]} **{v}** {words}" for v, words in decided),
+                      *([ALONE, bullets(alone)] if alone else [])]
     lacking = (f"{len(claims.CLAIMS) - len(tested)} of {len(claims.CLAIMS)} claims are *not tested* on any encoder yet, for want of runs "
                "that the rule admits.") if len(tested) < len(claims.CLAIMS) else ""
-    parts = {"The paper's questions": asked, "Numbers": "\n\n".join(numbers(t, p) for p in profiles),
+    words = bullets(f"**{word}**: {meaning}" for word, meaning in WORDS.items())
+    parts = {"The paper's questions": asked, "Words": words, "Numbers": "\n\n".join(numbers(t, p) for p in profiles),
              "What is decided": "\n\n".join(filter(None, decisions)),
-             "To bear in mind": "\n".join(f"- {sentence}" for sentence in bear_in_mind(t, rows, profiles)),
+             "To bear in mind": bullets(bear_in_mind(t, rows, profiles)),
              "Every claim's verdict and interval": "\n\n".join(filter(None, (f"{LEGEND}\n\n{markdown(verdicts)}" if tested else "",
-                                                                             lacking))),
-             "Words": "\n".join(f"- **{word}**: {meaning}" for word, meaning in WORDS.items())}
+                                                                             lacking)))}
     return "\n\n".join(["# Results", "Drawn by `make readme` from the committed runs ([runs](runs)); `make render` draws the same with "
                         "figures, curves and UMAPs.", *(f"## {title}\n\n{text}" for title, text in parts.items() if text)]) + "\n"
 

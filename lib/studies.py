@@ -98,7 +98,7 @@ PROFILES = {
     "cifar10_subset": Profile(replace(TEXTURES, data="cifar10_jpeg", limit=10_000, stem="stride1", epochs=20),
                               encoders=("mobilenet_v3_small", "resnet18"), seeds_of={}, widths=(), sweeps=False,
                               remedied=("mobilenet_v3_small",), rates=PHOTOGRAPHS),     # ResNet-18: half an hour a run
-    # of the one that does not take hours, and without a teacher, which two cores cannot train
+    # the same of MobileNetV3-Small alone (ResNet-18: half an hour a run), and without a teacher, which two cores cannot train
     "cifar10_subset_again": Profile(replace(TEXTURES, data="cifar10_jpeg", limit=10_000, stem="stride1", epochs=20),
                                     repeats="cifar10_subset", encoders=("mobilenet_v3_small",), seeds=5, seeds_of={}, widths=(),
                                     remedied=(), sweeps=False, rates=PHOTOGRAPHS),

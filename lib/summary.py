@@ -21,7 +21,11 @@ GRID = {"pretext_learned": "training raises pretext accuracy", "no_overfitting":
         "over_clustered_centred": "by the same pair, features centred",
         "over_clustered": "by clusters counted directly", "improved_helps": "gains by the paper's four remedies",
         "improved_no_teacher_helps": "gains by them without SEED's teacher"}
-IN_GRID = "effects in points, of the pair of measures in distance² or uniformity"
+IN_GRID = ("effects in points, of the pair of measures in distance² or uniformity; after an arrow the same on other seeds, where it was "
+           "repeated")
+SHORT = ("Intervals are not corrected for their number, and in schedules as short as these an encoder is far from done: that remedies gain "
+         "less than time does here says what may explain the paper's figure, not what does.")
+FACTORS = {"polarity": "which of light and dark is pattern and which ground"}      # of textures, in words
 SUPERVISED = "supervised, same recipe"    # as plots.ARM_LABELS, which is not imported where no figure is drawn
 KIND = {"textures": "drawn grey patterns of 32 pixels, whose factors are known", "cifar10": "photographs of 32 pixels (CIFAR-10)",
         "cifar10_jpeg": "photographs of 32 pixels (a JPEG copy of CIFAR-10)"}
@@ -177,24 +181,26 @@ def repetition(rows, profile):
 
 
 def nutshell(rows, profile):
-    """What a profile says of the paper's own claims, and its repetition of longer training, in a sentence or two; "" without a claim of the
-    paper that is decided or undecided as a whole."""
+    """What a profile says of the paper's own claims, and its repetition of longer training, as a list of sentences; [] without a claim of
+    the paper that is decided or undecided as a whole."""
     whole = overall(rows[(rows.profile == profile) & rows.source.str.startswith("paper")])
     n, yes, no, open_ = (len(whole), *((whole.verdict == v).sum() for v in DECISIONS))
     if not yes + no + open_:
-        return ""
+        return []
     held, decided = kept(repeated(rows, profile))
-    said = (f"On {profile}, of {n} claims drawn from the paper, each about every small encoder that it names, {yes or 'none'} "
-            f"{'is' if yes < 2 else 'are'} supported, {no or 'none'} contradicted by at least one encoder, {open_ or 'none'} undecided"
-            + (f", {n - yes - no - open_} not tested" if n > yes + no + open_ else "")
-            + (f"; of {decided} verdicts on single encoders {held} hold on other seeds." if decided else "."))
+    found = [f"Of {n} claims drawn from the paper {yes or 'none'} {'is' if yes < 2 else 'are'} supported on {profile}, {no or 'none'} "
+             f"contradicted, {open_ or 'none'} undecided"
+             + (f", {n - yes - no - open_} not tested" if n > yes + no + open_ else "")
+             + ": a claim is supported if every small encoder that it names supports it, and contradicted if one contradicts it."
+             + (f" Of {decided} verdicts on single encoders that were repeated on new seeds {held} hold." if decided else "")]
     again = repetition(rows, profile)
     longer, against = _each(again, "longer_helps"), _each(again, "improved_beats_longer")
-    if not longer:
-        return said
-    return (f"{said} Could the paper's gains be those of a longer training? By rules that were written first, on seeds that were new, "
-            f"twice the epochs of the baseline change linear accuracy by {longer}"
-            + (f"; the paper's four remedies, against that, by {against}." if against else "."))
+    if longer:
+        found.append("A longer training is the rival explanation of the paper's gains. By rules that were written before the runs, on new "
+                     f"seeds, the baseline gains linear accuracy by twice its epochs: {longer}."
+                     + (f" The paper's four remedies, at the usual number of epochs, against the baseline of twice as many: {against}."
+                        if against else "") + f" {SHORT}")
+    return found
 
 
 def _each(rows, claim):
@@ -205,8 +211,14 @@ def _each(rows, claim):
 
 def grid(rows, profile):
     """The main claims on each small encoder of a profile, a text each: mark and effect (of the pair of measures in distance² or uniformity,
-    else in points); a row per claim that was tested on all of them."""
-    found = {GRID[claim]: {LABEL[arch]: f"{MARK[r.verdict]} {claims.effect(r)[0].partition(' ')[0]}".strip()
+    else in points), and the same on other seeds where it has an interval there; a row per claim that was tested on all of them."""
+    again = {row.claim: row for row in repetition(rows, profile).itertuples() if not np.isnan(row.low)}
+
+    def cell(row):
+        seen = [row, *([again[row.claim]] if row.claim in again else [])]
+        told = " → ".join(f"{MARK[r.verdict]} {claims.effect(r)[0].partition(' ')[0] or 'no number'}" for r in seen)
+        return told + (", task hardly learned" if any(claims.NOT_SOLVED in claims.reading(r) for r in seen) else "")
+    found = {GRID[claim]: {LABEL[arch]: cell(r)
                            for r in rows[(rows.profile == profile) & (rows.verdict != claims.NOT_TESTED)].itertuples()
                            for arch in models.SMALL if r.claim == f"{claim}/{arch}"} for claim in GRID}
     found = {words: each for words, each in found.items() if len(each) == len(models.SMALL)}
@@ -222,30 +234,35 @@ def answers(t, rows, profile):
         return []
     labels = own[(own.method == "supervised") & (own.epochs > 0) & (own.width == 1) & (own.data == arms.data.iloc[0])]
     onward = {(r.claim, r.encoder): ONWARD[r.became] for r in repeated(rows, profile).itertuples() if r.became in ONWARD}
-    return [*_of_learning(arms, labels), *_of_pretext(own, arms, mine), *_of_clusters(arms, mine), *_of_factors(arms, labels),
+    return [*_of_learning(own, arms, labels), *_of_pretext(own, arms, mine, onward), *_of_clusters(arms, mine), *_of_factors(arms, labels),
             *_of_remedies(arms, mine, onward), *_of_length(own, arms, mine, onward, repetition(rows, profile)), *_of_again(rows, profile)]
 
 
-def _of_learning(arms, labels):
-    """Does the linear probe come near that of training with labels?"""
+def _of_learning(t, arms, labels):
+    """Is kNN better than untrained, and does the linear probe come near that of training with labels?"""
+    arms_before = t[(t.epochs == 0) & (t.width == 1) & (t.data == arms.data.iloc[0])]
     linear = arms.groupby("arch").linear_test.mean()
     lacks = labels.groupby("arch").linear_test.mean() - linear
+    before, after = arms_before.groupby("arch").knn_test.mean(), arms.groupby("arch").knn_test.mean()
+    better = sum(after[a] > before.get(a, np.nan) for a in models.SMALL)
     near = [f"{LABEL[a]} ({linear[a]:.1%})" for a in models.SMALL if lacks.get(a, np.inf) < claims.HEADROOM]
     far = [f"{LABEL[a]} ({linear[a]:.1%}, {100 * lacks[a]:.0f} points less)" for a in models.SMALL if lacks.get(a, 0) >= claims.HEADROOM]
-    return [("Do small encoders learn without a teacher?", f"As well as with labels: {len(near)} of five.",
+    return [("Do small encoders learn without a teacher?",
+             f"kNN accuracy rises on {better} of five; {len(near)} come near training with labels.",
              f"Linear accuracy comes within {100 * claims.HEADROOM:g} points of the same encoder trained with labels on "
              f"{', '.join(near) or 'none'}, and does not on {', '.join(far) or 'none'}. The large {LABEL[models.LARGE]} reaches "
              f"{linear[models.LARGE]:.1%}.")]
 
 
-def _of_pretext(t, arms, rows):
-    """Observation (i)."""
+def _of_pretext(t, arms, rows, onward):
+    """Observation (i). onward: {(statement, encoder): what became of that verdict on other seeds, in words}."""
     best, pixels = arms.groupby("arch").instdisc_dsd_top1_test.mean()[[*models.SMALL]].max(), t[t.arch == "pixels"].instdisc_dsd_top1_test
-    return [("Do they complete the pretext task, without overfitting?", _lead(rows, "pretext_learned"),
-             f"Training raises held-out accuracy in it on {_count(rows, 'pretext_learned')}; the best has {best:.1%}"
-             + (f", raw pixels {pixels.mean():.1%}" if pixels.notna().any() else "")
-             + f". That they do not overfit is shown on {_count(rows, 'no_overfitting')}."
-             + (" Where it is hardly learned, nothing can show whether they do." if _on(rows, "no_overfitting", claims.UNDECIDED) else ""))]
+    hardly = [name for v in DECISIONS for name, r in _on(rows, "no_overfitting", v) if claims.NOT_SOLVED in claims.reading(r)]
+    return [("Does training make them better at the pretext task?", _lead(rows, "pretext_learned", onward),
+             f"Held-out accuracy in it rises on {_count(rows, 'pretext_learned')}; the best has {best:.1%}"
+             + (f", raw pixels {pixels.mean():.1%}." if pixels.notna().any() else ".")),
+            ("And without overfitting?", _lead(rows, "no_overfitting", onward),
+             f"Too little of the task is learned to tell on {_listed(hardly)}." if hardly else "")]
 
 
 def _of_clusters(arms, rows):
@@ -260,7 +277,7 @@ def _of_clusters(arms, rows):
                                if better else [])
     return [("Do they over-cluster?", f"{verdict}: by the paper's pair of measures {_count(rows, 'over_clustered_paper')} do, by the same "
              f"pair on centred features {_count(rows, 'over_clustered_centred')}, by clusters counted directly "
-             f"{_count(rows, 'over_clustered')}.", " ".join(why))]
+             f"{'it cannot be told' if lost else _count(rows, 'over_clustered')}.", " ".join(why))]
 
 
 def _of_factors(arms, labels):
@@ -270,8 +287,9 @@ def _of_factors(arms, labels):
         return []
     means = arms.groupby("arch")[factors].mean()
     most = means.mean().idxmax()
+    name = most.removeprefix("ami_")
     small, taught = means[most][[*models.SMALL]], labels.groupby("arch")[most].mean()
-    return [("What do the groups inside a class follow?", f"Mostly {most.removeprefix('ami_')}.",
+    return [("What do the groups inside a class follow?", f"Mostly {name}{f', {FACTORS[name]}' if name in FACTORS else ''}.",
              "It is a factor of the images that is not their class. Adjusted mutual information of the clusters within classes with it: "
              f"{small.min():.2f} to {small.max():.2f} on the five, {means[most][models.LARGE]:.2f} on {LABEL[models.LARGE]}"
              + (f"; trained with labels {taught.min():.2f} to {taught.max():.2f}." if taught.notna().any() else "."))]
@@ -307,9 +325,10 @@ def _of_length(t, arms, rows, onward, again):
                      + (f", to which the three without a teacher add {_points(more)}" if len(more) else "") for a, gain, more in longer)
     sure = all(claims.interval(gain)[1] > 0 for _, gain, _ in longer)
     return [("Or do they only need longer?",
-             f"Longer helps where it was tried, on {_listed(LABEL[a] for a, *_ in longer)}." if sure else "Undecided.",
-             f"Twice the epochs of the baseline gain, in points of linear accuracy: {each}. No rule was written beforehand, so this is no "
-             f"verdict{'; the next answer has one' if _each(again, 'longer_helps') else ''}.")]
+             f"{'Longer helps' if sure else 'Undecided'} where it was tried, on {_listed(LABEL[a] for a, *_ in longer)}; no verdict, for "
+             "it had no rule beforehand.",
+             f"Twice the epochs of the baseline gain, in points of linear accuracy: {each}."
+             + (" The next answer has a verdict." if _each(again, "longer_helps") else ""))]
 
 
 def _whole(rows, claim):
@@ -342,7 +361,7 @@ def _lead(rows, claim, onward=None):
         became = (onward or {}).get((row.statement, name), ONWARD[HELD])
         return name if became == ONWARD[HELD] else f"{name} ({became})"
     yes, no = (_listed(named(*each) for each in _on(rows, claim, v)) for v in (claims.SUPPORTED, claims.CONTRADICTED))
-    if verdict in (claims.SUPPORTED, claims.NOT_TESTED):
+    if verdict == claims.NOT_TESTED or verdict == claims.SUPPORTED and "other seeds" not in yes:
         return LEAD[verdict]
     parts = [f"yes on {yes}" if yes else "shown on none", *([f"no on {no}"] if no else [])]
     return f"{LEAD[verdict].rstrip('.')}: {', '.join(parts)}."
@@ -380,8 +399,9 @@ def repeated(rows, profile):
     return pd.DataFrame(found, columns=["profile", "claim", "encoder", "first", "again", "became"])
 
 
-def _of_longer(again, question):
-    """What a repetition says of longer training, by rules of before it. again: the ledger's rows of the repetition."""
+def _of_longer(again, where=""):
+    """What a repetition says of longer training, by rules of before it. again: the ledger's rows of the repetition; where: on what other
+    images, in words."""
     asked = {"longer_helps": "twice the epochs against once", "improved_beats_longer": "the four remedies against twice the epochs",
              "improved_no_teacher_beats_longer": "the three without the distilled start against twice the epochs"}
     parts = {claim: f"{words} {each}" for claim, words in asked.items() if (each := _each(again, claim))}
@@ -390,19 +410,20 @@ def _of_longer(again, question):
     claim = next((claim for claim in asked if claim in parts and claim != "longer_helps"), "improved_beats_longer")
     which = {v: _listed(name for name, _ in _on(again, claim, v)) for v in DECISIONS}
     leads = [f"{lead} on {which[v]}" for v, lead in zip(DECISIONS, ("yes", "no", "undecided")) if which[v]]
-    return [(question + (" (Without a teacher.)" if claim == "improved_no_teacher_beats_longer" else ""),
-             _sentence("; ".join(leads) or "not tested"),
-             f"By rules of before the runs, on seeds that nobody had seen, in linear accuracy: {'; '.join(parts.values())}.")]
+    few = "the three remedies without a teacher" if claim == "improved_no_teacher_beats_longer" else "the remedies"
+    return [(f"Do {few} gain more than twice the epochs do{where}?", _sentence("; ".join(leads) or "not tested"),
+             f"On {again.profile.iloc[0]}, by rules of before the runs, on seeds that nobody had seen, in linear accuracy: "
+             f"{'; '.join(parts.values())}.")]
 
 
 def _of_again(rows, profile):
     """What the repetition of a profile says, [(question, answer, why)]: of longer training, there and by the repetitions of other profiles,
     and of the profile's own verdicts. rows: the ledger."""
-    found = _of_longer(repetition(rows, profile), "Do the remedies gain more than twice the epochs do?")
+    found = _of_longer(repetition(rows, profile))
     for other in dict.fromkeys(p.repeats for p in studies.PROFILES.values() if p.repeats not in ("", profile)):
         again = repetition(rows, other)
         kind = next((KIND[data].partition(" of ")[0] for data in again.data if data in KIND), other)
-        found += _of_longer(again, f"And on {kind}?")
+        found += _of_longer(again, f" on {kind}")
     both = repeated(rows, profile)
     held, decided = kept(both)
 
@@ -410,11 +431,12 @@ def _of_again(rows, profile):
         those = [f"{r.claim} ({r.encoder})" for r in both[both.became == became].itertuples()]
         return f" {words}: {'; '.join(those)}." if those else ""
     if decided or (both.became == NEW).any():
-        found.append(("Do the verdicts hold on other seeds?", f"{held} of {decided} do.",
-                      f"Of the verdicts on single encoders that were repeated, with seeds of their own and another teacher, {decided} had "
-                      f"been decided.{listed(TURNED, 'Turned into their opposite')}{listed(GONE, 'Undecided now')}"
-                      f"{listed(NEW, 'Decided only there')} What holds was hardly luck of the seeds; the images are the same, and several "
-                      "verdicts rest on the same runs."))
+        others = [f"{n} {words}" for words in (GONE, TURNED) if (n := (both.became == words).sum())]
+        found.append(("Do the verdicts hold on other seeds?", f"{'; '.join([f'{held} of {decided} do', *others])}.",
+                      f"Of the verdicts on single encoders that were repeated, on seeds of their own, {decided} had been decided."
+                      f"{listed(TURNED, 'Turned into their opposite')}{listed(GONE, 'Undecided now')}{listed(NEW, 'Decided only there')} "
+                      "What holds is less likely to be luck of the seeds; the images are the same, and several verdicts rest on the same "
+                      "runs."))
     return found
 
 
@@ -465,11 +487,13 @@ def observed(t):
 
 def caption(t, profile):
     """What stands in `headline`, in words: how many images, what chance would give, what the last columns are."""
-    first = observed(t[t.profile == profile]).iloc[0]
-    return (f"{first.images_train:,.0f} training and {first.images_test:,.0f} held-out images of {first.classes:.0f} classes. Percent on "
-            f"the latter, mean ± half the 95 % interval over seeds; chance is {100 / first.classes:.1f} with equal classes, in the "
-            f"pretext task {100 / first.instances_test:.2f}. Supervised by the same recipe: linear probe, one seed, a lower bound of the "
-            "ceiling. Paper: ImageNet, 200 epochs.")
+    seen = observed(t[t.profile == profile])
+    first = seen.iloc[0]
+    return (f"{first.images_train:,.0f} training and {first.images_test:,.0f} held-out images of {first.classes:.0f} classes, "
+            f"{seen.epochs.max():.0f} epochs. Percent on the held-out images, mean ± half the 95 % interval over seeds; chance is "
+            f"{100 / first.classes:.1f} with equal classes, in the pretext task {100 / first.instances_test:.2f}. Supervised by the same "
+            "recipe: linear probe, one seed, a lower bound of the ceiling. Paper: its linear probe on ImageNet after 200 epochs, another "
+            "task.")
 
 
 def headline(t, profile):
@@ -492,9 +516,9 @@ def headline(t, profile):
         rows.append({"encoder": LABEL[arch], "seeds": str(len(after)) if len(after) else "",
                      "kNN untrained": percent(before.knn_test), "kNN trained": percent(after.knn_test),
                      "linear probe": percent(shown.linear_test), SUPERVISED: percent(labels.linear_test),
-                     "paper, linear": f"{paper[arch]:.1f}" if arch in paper else "",
                      "pretext, train": percent(shown.instdisc_dsd_top1_train),
-                     "pretext, held out": percent(shown.instdisc_dsd_top1_test)})
+                     "pretext, held out": percent(shown.instdisc_dsd_top1_test),
+                     "paper": f"{paper[arch]:.1f}" if arch in paper else ""})
     return pd.DataFrame(rows)
 
 

@@ -4,6 +4,8 @@ import dataclasses
 import itertools
 import math
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -496,10 +498,23 @@ def test_a_forked_process_makes_views_without_the_threads_that_it_lacks(monkeypa
         expected = view(images, index, Augmentation(), 1, 2, 0)
         child = os.fork()
         if not child:
-            os._exit(0 if torch.equal(view(images, index, Augmentation(), 1, 2, 0), expected) else 1)
+            same = False
+            try:
+                same = torch.equal(view(images, index, Augmentation(), 1, 2, 0), expected)
+            finally:
+                os._exit(not same)
         assert os.waitpid(child, 0)[1] == 0
     finally:
         torch.set_num_threads(before)
+
+
+def test_views_leave_pytorch_its_number_of_threads():
+    """Numba's OpenMP sets it when it starts, so in a process of its own."""
+    code = ("import torch\nfrom lib import augment\ntorch.set_num_threads(2)\nimages = torch.zeros(128, 3, 32, 32, dtype=torch.uint8)\n"
+            "for epoch in range(2):\n    augment.view(images, torch.arange(128), augment.Augmentation(), 0, epoch, 0)\n"
+            "    print(torch.get_num_threads())")
+    made = subprocess.run([sys.executable, "-c", code], env=os.environ | {"NUMBA_NUM_THREADS": "8"}, capture_output=True, text=True)
+    assert made.stdout.split() == ["2", "2"], made.stderr
 
 
 def test_a_view_neither_changes_its_input_nor_draws_from_the_global_generator():

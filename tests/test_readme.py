@@ -27,21 +27,24 @@ def test_the_front_page_answers_in_a_table_and_shows_the_figure_and_the_numbers_
     t, rows = made_up(tmp_path, *models.SMALL, models.LARGE)
     shown = readme.front(t, rows)
     asked = summary.answers(t, rows, "textures")
-    parts = [summary.nutshell(rows, "textures"), "| question | answer |", *(f"| {question} | {lead} |" for question, lead, _ in asked),
-             summary.MARKS, "](results/figure.svg)", "runs of `textures`: each dot", "with equal classes, in the pretext task ",
+    parts = [readme.bullets(summary.nutshell(rows, "textures")), "| question | answer |",
+             *(f"| {question} | {lead} |" for question, lead, _ in asked),
+             summary.MARKS, readme.bullets(claims.caveats(t, "textures")), "](results/figure.svg)", "runs of `textures`: each dot",
+             "with equal classes, in the pretext task ",
              readme.markdown(summary.headline(t, "textures")), "](results/README.md)"]
     assert all(parts) and sorted(parts, key=shown.index) == parts and all(shown.count(part) == 1 for part in parts[1:])
     assert not any(why in shown for *_, why in asked if why)
     two = pd.concat([t, t[t.arch == "resnet18"].assign(profile="cifar10")], ignore_index=True)      # its numbers are behind
-    assert "the numbers of `cifar10`, every" in readme.front(two, rows) and readme.front(two, rows).count("`cifar10`") == 1
+    both = readme.front(two, rows)
+    assert "rests on, every verdict" in shown and "rests on, the numbers of `cifar10`, every" in both and both.count("`cifar10`") == 1
     assert "](results/figure.svg)" not in readme.BETWEEN.sub("", (runs.ROOT / "README.md").read_text())
 
 
 def test_the_page_of_results_has_all_that_is_behind_the_front_page(tmp_path):
     t, rows = made_up(tmp_path, *models.SMALL, models.LARGE)
     shown = readme.page(t, rows)
-    titles = ["# Results", "## The paper's questions", "## Numbers", "## What is decided", "### textures", "## To bear in mind",
-              "## Every claim's verdict and interval", summary.LEGEND, "## Words", "- **SEED**: "]
+    titles = ["# Results", "## The paper's questions", "## Words", "- **SEED**: ", "## Numbers", "## What is decided", "### textures",
+              "## To bear in mind", "## Every claim's verdict and interval", summary.LEGEND]
     assert sorted(titles, key=shown.index) == titles
     for question, lead, why in summary.answers(t, rows, "textures"):
         assert f"- **{question}** *{lead}* {why}".strip() in shown
