@@ -443,7 +443,8 @@ def figure(t, profile, path):
     plots.dots(t, "knn_test", "kNN accuracy, held out", panels[0], "Does it learn?", chance=1 / t.classes.iloc[0])
     plots.generalisation_gap(t, panels[1], "Does it overfit the pretext task?")
     t = plots.matched(t)
-    plots.dots(t[t.arm == "trained"], "completeness_matched", "completeness at ResNet-50's purity with two clusters a class", panels[2],
+    plots.dots(t[t.arm == "trained"], "completeness_matched",
+               "completeness at ResNet-50's purity with two clusters a class (lower: more split)", panels[2],
                "Does it split the classes?", percent=False, bounds=("completeness_bound", "completeness_side"))
     panels[0].figure.savefig(path, metadata={"Date": None})
 

@@ -353,16 +353,19 @@ def _percent(axis, column="knn"):
         axis.set_major_formatter(PercentFormatter(1))
 
 
-def _row(ax, values, y, arch, filled=True, interval=None):
+def _row(ax, values, y, arch, filled=True, interval=None, shape="o"):
     """Seeds as dots and, of several, their mean with its 95 % interval (mean, low, high), at height y."""
     mean, low, high = interval or claims.interval(values)
     face = colour(arch) if filled else "white"
-    ax.plot(values, y + np.linspace(-0.16, 0.16, len(values) + 2)[1:-1], linestyle="", marker="o", markersize=4, alpha=0.6,
+    ax.plot(values, y + np.linspace(-0.16, 0.16, len(values) + 2)[1:-1], linestyle="", marker=shape, markersize=4, alpha=0.6,
             markerfacecolor=face, markeredgecolor=colour(arch))
     if not np.isnan(low):
         ax.plot([low, high], [y, y], color=colour(arch), linewidth=1.6)
     if len(values) > 1:
         ax.plot([mean], [y], marker="|", markersize=13, markeredgewidth=2.2, color=colour(arch))
+
+
+UNSOLVED = "x"     # marker of a run that learned too little of the pretext task to overfit it
 
 
 def _rows(ax, archs):
@@ -491,7 +494,7 @@ def instance_discrimination(history, images, title=""):
 
 def generalisation_gap(table, ax=None, title=""):
     """Top-1 on train minus held-out in points, a row per encoder with its held-out top-1, with claims.equivalence's interval and its margin
-    shaded. Hollow: the task is not learned well enough to overfit (claims.solved), so that the two are close whatever holds."""
+    shaded. Crosses: the task is not learned well enough to overfit (claims.solved), so that the two are close whatever holds."""
     columns = "instdisc_dsd_top1_train", "instdisc_dsd_top1_test"
     trained = _runs(table, "trained", *columns)
     archs = present(trained)
@@ -507,13 +510,12 @@ def generalisation_gap(table, ax=None, title=""):
         train, test = (mine[c].to_numpy() for c in columns)
         effect, low, high, _ = claims.equivalence(train, test, mine.instances_test.iloc[0])
         solved = claims.solved(mine, before[before.arch == arch])[0] if arch in set(before.arch) else False
-        _row(ax, 100 * (train - test), y, arch, solved, interval=(100 * effect, 100 * low, 100 * high))
+        _row(ax, 100 * (train - test), y, arch, interval=(100 * effect, 100 * low, 100 * high), shape="o" if solved else UNSOLVED)
     _rows(ax, archs)
     ax.set_yticks(range(len(archs)), [f"{label(arch)}, {trained[trained.arch == arch][columns[1]].mean():.1%}" for arch in archs])
-    ax.plot([], [], linestyle="", marker="o", markersize=4, color="0.3", markerfacecolor="white",
-            label="task not learned\nwell enough to overfit")
+    ax.plot([], [], linestyle="", marker=UNSOLVED, markersize=4, color="0.3", label="task not learned\nwell enough to tell")
     wide = max(2 * margin, *(abs(x) * 1.05 for x in ax.get_xlim()))
-    ax.set(xlabel="top-1, train minus held-out (points); the latter stands beside the name", title=title, xlim=(-wide, wide))
+    ax.set(xlabel="top-1, train minus held-out, points; beside a name: held out", title=title, xlim=(-wide, wide))
     _beside(ax)
     return ax
 

@@ -117,9 +117,8 @@ def test_the_gap_is_drawn_in_points_with_the_interval_that_the_verdict_uses(tabl
     assert [label.get_text() for label in ax.get_yticklabels()] == [f"{models.ENCODERS[a].label}, {accuracy[a]:.1%}" for a in ARCHS]
     assert "points" in ax.get_xlabel() and "3 points" in legend_of(ax)[0] and "not learned" in legend_of(ax)[1]
     assert ax.get_xlim()[0] <= -3 and ax.get_xlim()[1] >= 3
-    hollow = {to_hex(line.get_markeredgecolor()) for line in ax.lines
-              if to_hex(line.get_markerfacecolor()) == "#ffffff" and len(line.get_xdata())}
-    assert hollow == {to_hex(plots.colour("deit_tiny"))}                   # which has not learned the task
+    crosses = {to_hex(line.get_markeredgecolor()) for line in ax.lines if line.get_marker() == plots.UNSOLVED and len(line.get_xdata())}
+    assert crosses == {to_hex(plots.colour("deit_tiny"))}                  # which has not learned the task
 
 
 def test_dots_show_every_seed_untrained_hollow_chance_and_raw_pixels(table):
