@@ -349,8 +349,9 @@ def index_page(t, rows, profiles, mine, pages, note="", drawn=""):
 
 
 def readable(notebook, name, verdicts=""):
-    """An executed notebook as a page: its verdicts at the top (HTML), code folded, figures described by the prose before them, progress
-    bars gone, its origin said."""
+    """An executed notebook as a page: its verdicts at the top (HTML), code folded, each figure in a cell of its own, which describes it by
+    its title and the prose before it, progress bars gone, its origin said."""
+    from nbformat.v4 import new_code_cell
     notebook["metadata"].pop("widgets", None)
     prose, cells = "", []
     for cell in notebook["cells"]:
@@ -370,15 +371,35 @@ def readable(notebook, name, verdicts=""):
                 if "text/html" in o.get("data", {}):                       # an interval stays on one line
                     drawn = "".join(o["data"]["text/html"])
                     o["data"]["text/html"] = re.sub(r"([\[(][−+]?[\d.]+,) (?=[−+]?[\d.]+[\])])", "\\1\u00a0", drawn)
-            figures = ["".join(o["data"]["image/svg+xml"]) for o in cell["outputs"] if "image/svg+xml" in o.get("data", {})]
-            lines = figures and not any("<image" in svg for svg in figures)      # no photographs, whose dark side is not theirs
-            cell["metadata"]["mystnb"] = {"image": {"alt": prose[:300] or f"figure of {name}"} | ({"classes": "lines"} if lines else {})}
-            cell["metadata"]["tags"] = [*cell["metadata"].get("tags", []), "hide-input"]
             if cells and cells[-1]["cell_type"] == "code" and not cells[-1]["outputs"]:      # one fold, not several in a row
                 cell["source"] = f"{cells.pop()['source']}\n\n{cell['source']}"
+            parts = [[]]
+            for o in cell["outputs"]:
+                parts += [[]] if drawing(o) and any(map(drawing, parts[-1])) else []
+                parts[-1].append(o)
+            for i, outputs in enumerate(parts):
+                part = cell if not i else new_code_cell()
+                svg = "".join(map(drawing, outputs))
+                alt = f"{titled(svg)}{prose}"[:300] or f"figure of {name}"
+                lines = svg and "<image" not in svg                        # no photographs, whose dark side is not theirs
+                part["outputs"], part["metadata"]["mystnb"] = outputs, {"image": {"alt": alt} | ({"classes": "lines"} if lines else {})}
+                part["metadata"]["tags"] = [*part["metadata"].get("tags", []), "remove-input" if i else "hide-input"]
+                cells.append(part)
+            continue
         cells.append(cell)
     notebook["cells"] = cells
     return notebook
+
+
+def drawing(output):
+    """The SVG of a cell's output, "" where it is none."""
+    return "".join(output.get("data", {}).get("image/svg+xml", ""))
+
+
+def titled(svg):
+    """A figure's own title, which begins with its profile, as a sentence; "" without one. Matplotlib leaves each text as a comment."""
+    found = re.search(rf"<!-- ((?:{'|'.join(studies.PROFILES)})\b.*?) -->", svg)
+    return f"{found[1].rstrip('.')}. " if found else ""
 
 
 def told(found):
@@ -400,12 +421,10 @@ def take_away(executed, found, folder):
     for name, notebook in executed.items():
         links = []
         for cell in notebook["cells"]:
-            for svg in [o["data"]["image/svg+xml"] for o in cell.get("outputs", []) if "image/svg+xml" in o.get("data", {})]:
-                path, drawn = folder / f"{name}-{len(links) + 1}.svg", "".join(svg)
-                path.write_text(drawn)
-                titled = re.search(rf"<!-- ((?:{'|'.join(studies.PROFILES)})\b.*?) -->", drawn)     # matplotlib's, of each text
-                said = f"{titled[1].rstrip('.')}. " if titled else ""
-                words = said + textwrap.shorten(cell["metadata"]["mystnb"]["image"]["alt"], 90, placeholder=" …")
+            for svg in filter(None, map(drawing, cell.get("outputs", []))):
+                path = folder / f"{name}-{len(links) + 1}.svg"
+                path.write_text(svg)
+                words = textwrap.shorten(cell["metadata"]["mystnb"]["image"]["alt"], 120, placeholder=" …")
                 links.append(f'<li><a href="take/{path.name}">{path.name}</a>: {text(words)}</li>')
         parts.append(f'<h2><a href="{name}.html">{text(name)}</a></h2><ul>{"".join(links)}</ul>' if links else "")
     for profile in dict.fromkeys(run.path.parent.name for run in found):

@@ -110,7 +110,8 @@ def test_the_report_loads_nothing_from_a_network(site):
 def test_every_image_of_the_report_says_what_it_shows(site):
     images = [image for page in pages_of(site).values() for image in page.images]
     assert images
-    assert {image.get("alt") for image in images} == {"What it shows. Look at the line: it rises.", pages.FIGURE}
+    prose = "What it shows. Look at the line: it rises."
+    assert {image.get("alt") for image in images} <= {prose, f"textures, made up. {prose}", pages.FIGURE}
     drawn = [text for path in site.rglob("runs/*/*.html") if "<svg" in (text := path.read_text().split("<article", 1)[1])]
     assert drawn and all('role="img" aria-label="loss, ' in text for text in drawn)
 
@@ -184,6 +185,23 @@ def test_line_drawings_turn_dark_with_the_page_and_photographs_do_not(site, brow
         cell = nbformat.v4.new_code_cell("", outputs=[nbformat.v4.new_output("display_data", {"image/svg+xml": drawn})])
         made = pages.readable(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A"), cell]), "n")
         assert ("classes" in made.cells[1].metadata.mystnb["image"]) == lines
+
+
+def test_each_of_several_figures_of_a_cell_is_described_by_its_own_title():
+    svgs = ["<svg><!-- textures, 16 epochs --><path/></svg>", "<svg><!-- cifar10_subset, 20 epochs. --><image/></svg>", "<svg></svg>"]
+    said = nbformat.v4.new_output("stream", name="stdout", text="said")
+    outputs = [said, *(nbformat.v4.new_output("display_data", {"image/svg+xml": svg}) for svg in svgs[:2]), said,
+               nbformat.v4.new_output("display_data", {"image/svg+xml": svgs[2]})]
+    cells = [nbformat.v4.new_markdown_cell("# A"), nbformat.v4.new_code_cell("draw()", outputs=outputs), nbformat.v4.new_code_cell("b")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    made = pages.readable(notebook, "n").cells
+    assert [[*map(pages.drawing, cell.outputs)] for cell in made[1:4]] == [["", svgs[0]], [svgs[1], ""], [svgs[2]]]
+    alts = [cell.metadata.mystnb["image"]["alt"] for cell in made[1:4]]
+    assert alts == ["textures, 16 epochs. A.", "cifar10_subset, 20 epochs. A.", "A."]
+    assert ["classes" in cell.metadata.mystnb["image"] for cell in made[1:4]] == [True, False, True]
+    assert [cell.source for cell in made[1:]] == ["draw()", "", "", "b"]
+    assert [cell.metadata.tags for cell in made[1:]] == [["hide-input"], ["remove-input"], ["remove-input"], ["hide-input"]]
+    nbformat.validate(notebook)
 
 
 def test_mathematics_is_in_the_page_itself(site):
