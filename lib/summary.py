@@ -23,8 +23,8 @@ GRID = {"pretext_learned": "training raises pretext accuracy", "no_overfitting":
         "improved_no_teacher_helps": "gains by them without SEED's teacher"}
 IN_GRID = ("effects in points, of the pair of measures in distance² or uniformity; after an arrow the same on other seeds, where it was "
            "repeated")
-SHORT = ("Intervals are not corrected for their number, and in schedules as short as these an encoder is far from done: that remedies gain "
-         "less than time does here says what may explain the paper's figure, not what does.")
+SHORT = ("These intervals are not corrected for their number, and in schedules as short as ours an encoder is far from done: that remedies "
+         "gain less than time does here says what may explain the paper's figure, not what does.")
 FACTORS = {"polarity": "which of light and dark is pattern and which ground"}      # of textures, in words
 SUPERVISED = "supervised, same recipe"    # as plots.ARM_LABELS, which is not imported where no figure is drawn
 KIND = {"textures": "drawn grey patterns of 32 pixels, whose factors are known", "cifar10": "photographs of 32 pixels (CIFAR-10)",
@@ -197,9 +197,23 @@ def nutshell(rows, profile):
     longer, against = _each(again, "longer_helps"), _each(again, "improved_beats_longer")
     if longer:
         found.append("A longer training is the rival explanation of the paper's gains. By rules that were written before the runs, on new "
-                     f"seeds, the baseline gains linear accuracy by twice its epochs: {longer}."
-                     + (f" The paper's four remedies, at the usual number of epochs, against the baseline of twice as many: {against}."
-                        if against else "") + f" {SHORT}")
+                     f"seeds, twice the epochs change the baseline's linear accuracy by {longer}"
+                     + (f"; the paper's four remedies at the usual number of epochs, against that, by {against}." if against else "."))
+    for kind, again in _elsewhere(rows, profile):
+        longer, against = _each(again, "longer_helps"), _each(again, "improved_no_teacher_beats_longer")
+        if longer and against:
+            found.append(f"On {kind} ({again.profile.iloc[0]}), by the same rules, twice the epochs change it by {longer}; the three "
+                         f"remedies without a teacher, against that, by {against}.")
+    return [*found, *([SHORT] if len(found) > 1 else [])]
+
+
+def _elsewhere(rows, profile):
+    """[(what the images are, the ledger's rows)] of the repetitions of other profiles."""
+    found = []
+    for other in dict.fromkeys(p.repeats for p in studies.PROFILES.values() if p.repeats not in ("", profile)):
+        again = repetition(rows, other)
+        if len(again):
+            found.append((next((KIND[data].partition(" of ")[0] for data in again.data if data in KIND), other), again))
     return found
 
 
@@ -420,9 +434,7 @@ def _of_again(rows, profile):
     """What the repetition of a profile says, [(question, answer, why)]: of longer training, there and by the repetitions of other profiles,
     and of the profile's own verdicts. rows: the ledger."""
     found = _of_longer(repetition(rows, profile))
-    for other in dict.fromkeys(p.repeats for p in studies.PROFILES.values() if p.repeats not in ("", profile)):
-        again = repetition(rows, other)
-        kind = next((KIND[data].partition(" of ")[0] for data in again.data if data in KIND), other)
+    for kind, again in _elsewhere(rows, profile):
         found += _of_longer(again, f" on {kind}")
     both = repeated(rows, profile)
     held, decided = kept(both)
