@@ -56,6 +56,7 @@ class Profile:
     widths: tuple = (0.25, 0.5, 2.0)                   # of ResNet-18; 1.0 is in the table anyway
     extra: dict = field(default_factory=dict)          # arch -> fields that differ (with the reason beside it)
     remedied: tuple = claims.REMEDIED                  # encoders on which remedies are tried one at a time
+    together: tuple = ()                               # where nothing is swept: others that notebook 08 tries them on, together
     queues: tuple = (128, 512, 2048)                   # lengths of the queue that are tried
     sweeps: bool = True                                # False: one arm of each remedy
     once: bool = False                                 # True: a remedy has one seed, whatever its baseline has
@@ -97,7 +98,7 @@ PROFILES = {
     # photographs without a GPU: more resolution than the ImageNet stem leaves, or ResNet-18 stays at its untrained kNN
     "cifar10_subset": Profile(replace(TEXTURES, data="cifar10_jpeg", limit=10_000, stem="stride1", epochs=20),
                               encoders=("mobilenet_v3_small", "resnet18"), seeds_of={}, widths=(), sweeps=False,
-                              remedied=("mobilenet_v3_small",), rates=PHOTOGRAPHS),     # ResNet-18: half an hour a run
+                              remedied=("mobilenet_v3_small",), together=("resnet18",), rates=PHOTOGRAPHS),    # half an hour a run
     # the same of MobileNetV3-Small alone (ResNet-18: half an hour a run), and without a teacher, which two cores cannot train
     "cifar10_subset_again": Profile(replace(TEXTURES, data="cifar10_jpeg", limit=10_000, stem="stride1", epochs=20),
                                     repeats="cifar10_subset", encoders=("mobilenet_v3_small",), seeds=5, seeds_of={}, widths=(),
@@ -526,7 +527,7 @@ def improved(name, data=None, archs=None):
     teacher on top of it. Of a repetition (Profile.repeats) only the baseline, once and for twice the epochs, the paper's remedies without
     SEED's start and, where it has the reference, with it, and that start alone."""
     p = profile(name)
-    few = remedied(name, archs)
+    few = remedied(name, archs or [*p.remedied, *p.together])
     small = [arch for arch in chosen(name, archs) if arch != models.LARGE]
     if not small:
         raise ValueError(f"archs = {archs!r}; allowed: at least one encoder beside the reference {models.LARGE}")
@@ -536,7 +537,7 @@ def improved(name, data=None, archs=None):
         arms = [begun(c, "seed", name) for c in (*papers, *standard) if models.LARGE in p.encoders]
         return [*untrained(standard), *standard, *papers, *arms, *(replace(c, epochs=2 * c.epochs) for c in standard), *teachers(arms)]
     if not p.sweeps:
-        return [*tried(name, [{}, PAPERS, claims.OURS or {}], data, archs), *supervised(name, data, few)]
+        return [*tried(name, [{}, PAPERS, claims.OURS or {}], data, few), *supervised(name, data, few)]
     first = [c for c in standard if c.seed == 0]
     longer = [c for c in first if c.arch in few]
     three, mine = (claims.COOLER, claims.STRONGER, claims.WIDER), [c for c in standard if c.arch in few]

@@ -478,6 +478,16 @@ def test_the_repetition_on_photographs_has_no_teacher_and_the_rates_that_were_ch
     assert {replace(c, seed=0, epochs=20) for c in again if c.epochs} == {replace(c, seed=0) for c in again if c.epochs == 20} <= first
 
 
+def test_on_photographs_the_remedies_together_are_judged_on_an_encoder_whose_remedies_are_not_tried_alone():
+    ledger = judged_by_plan("cifar10_subset")
+    tested = {claim for claim in ledger.index[ledger.verdict != claims.NOT_TESTED] if claim.endswith("/resnet18")}
+    assert {claim for claim in tested if "over" not in claim and "pretext" not in claim} == {
+        "improved_no_teacher_helps/resnet18", "improved_no_teacher_gathers/resnet18"}
+    assert ledger.loc["improved_no_teacher_helps/resnet18"].n == 3 and ledger.loc["temperature_helps/mobilenet_v3_small"].n == 3
+    only = {c.arch for c in studies.improved("cifar10_subset", archs="mobilenet_v3_small")}
+    assert only == {"mobilenet_v3_small"} and PROFILES["quick"].together == ()
+
+
 def test_a_repetition_begins_at_the_first_seed_that_nobody_had_seen():
     repeated = {name: p.repeats for name, p in PROFILES.items() if p.repeats}
     assert len(set(repeated.values())) == len(repeated) == 2                # summary.repetition knows one of each
