@@ -35,10 +35,10 @@ def views(images, drawn, size, radius, means_stds):
     arrays = [t.numpy() for t in (images, drawn["box"], drawn["flip"], drawn["jittered"], drawn["factors"], drawn["order"], drawn["gray"],
                                   drawn["blurred"], drawn["sigma"], drawn.get("grid", nothing.long()),
                                   drawn.get("hidden", nothing.bool().view(0, 16, 16)))]
-    threads = min(torch.get_num_threads(), len(images) * size * size // PER_THREAD + 1, len(images)) if os.getpid() == PROCESS else 1
+    torchs = torch.get_num_threads()
+    threads = min(torchs, len(images) * size * size // PER_THREAD + 1, len(images)) if os.getpid() == PROCESS else 1
     arrays += [radius, means_stds.numpy(), out.numpy()]
     if threads > 1:
-        torchs = torch.get_num_threads()
         set_num_threads(min(threads, config.NUMBA_NUM_THREADS))
         torch.set_num_threads(torchs)                                      # at first use Numba's OpenMP gives PyTorch as many as it has
         _dealt(*arrays, threads)
@@ -49,8 +49,8 @@ def views(images, drawn, size, radius, means_stds):
 
 @compiled(parallel=True)
 def _dealt(images, box, flip, jittered, factors, order, gray, blurred, sigma, grid, hidden, radius, means_stds, out, parts):
-    """`_views` in so many parts side by side, on the threads of OpenMP: Python's own are woken late beside PyTorch's, which stay busy for a
-    while after each operation."""
+    """`_views` in so many parts side by side, on Numba's threads, OpenMP's where there are any: Python's own are woken late
+    beside PyTorch's, which stay busy for a while after each operation."""
     for part in prange(parts):
         _views(images, box, flip, jittered, factors, order, gray, blurred, sigma, grid, hidden, radius, means_stds, out,
                len(images) * part // parts, len(images) * (part + 1) // parts)
@@ -62,8 +62,8 @@ def _views(images, box, flip, jittered, factors, order, gray, blurred, sigma, gr
     taps = 2 * math.ceil(max(1, longest / size)) + 2
     first, count, weight = np.empty((2, size), np.int64), np.empty((2, size), np.int64), np.empty((2, size, taps), np.float32)
     narrow = np.empty((longest, size), np.float32)
-    row = np.empty(longest, np.float32)
-    view, other = np.empty((3, size, size), np.float32), np.empty((3, size, size), np.float32)   # [channel, column, row]
+    row = np.empty(max(longest, size), np.float32)
+    view, other = np.empty((3, size, size), np.float32), np.empty((size, size), np.float32)     # [channel, column, row]; [row, column]
     flat, kernel = view.reshape(3, size * size), np.empty(2 * radius + 1, np.float32)
     for n in range(start, stop):
         top, left, height, width = box[n]
@@ -92,7 +92,7 @@ def _views(images, box, flip, jittered, factors, order, gray, blurred, sigma, gr
         if gray[n]:
             _blend(flat[0], flat[1], flat[2], ZERO, ZERO, ONE)
         if blurred[n]:
-            _blur(view, other, kernel, radius, sigma[n])
+            _blur(view, other, kernel, row, sigma[n])
         if len(grid):
             _hide(view, flat, grid[n], hidden[n])
         _standardize(flat, means_stds)
@@ -169,38 +169,33 @@ def _hue(red, green, blue, shift):
 
 
 @compiled()
-def _blur(view, other, kernel, radius, sigma):
-    """Gaussian of `sigma` pixels cut at `radius`, borders reflected, in place; `other` is room to work in."""
-    size, total = view.shape[1], ZERO
-    for t in range(2 * radius + 1):
+def _blur(view, other, kernel, row, sigma):
+    """Gaussian of `sigma` pixels, cut where `kernel` ends, borders reflected, in place; `other`, `kernel` and `row` are room to work in."""
+    radius, total = len(kernel) // 2, ZERO
+    for t in range(len(kernel)):
         kernel[t] = math.exp(np.float32(-0.5) * (np.float32(t - radius) / sigma) ** 2)
         total += kernel[t]
     kernel /= total
     for channel in range(3):
-        for j in range(size):
-            target = other[channel, j]
-            target[:] = 0
-            for t in range(2 * radius + 1):
-                w, source = kernel[t], view[channel, _reflected(j + t - radius, size)]
-                if w < NO_WEIGHT:
-                    continue
-                for i in range(size):
-                    target[i] += w * source[i]
-        for j in range(size):
-            source, target = other[channel, j], view[channel, j]
-            target[:] = 0
-            for t in range(2 * radius + 1):
-                w, offset = kernel[t], t - radius
-                if w < NO_WEIGHT:
-                    continue
-                low, high = max(0, -offset), min(size, size - offset)
-                for i in range(low):
-                    target[i] += w * source[_reflected(i + offset, size)]
-                middle, shifted = target[low:high], source[low + offset:high + offset]      # slices: no index below 0 to look out for
-                for i in range(high - low):
-                    middle[i] += w * shifted[i]
-                for i in range(high, size):
-                    target[i] += w * source[_reflected(i + offset, size)]
+        _across(view[channel], other, kernel, row)
+        _across(other, view[channel], kernel, row)
+
+
+@compiled()
+def _across(source, target, kernel, row):
+    """The weighted sum of the rows of `source` around each row, borders reflected, as a column of `target`; `row` is room to work in.
+    Rows are indexed: a slice of each cost more than the sum."""
+    size, radius = len(source), len(kernel) // 2
+    for j in range(size):
+        row[:size] = 0
+        for t in range(len(kernel)):
+            w, k = kernel[t], _reflected(j + t - radius, size)
+            if w < NO_WEIGHT:
+                continue
+            for i in range(size):
+                row[i] += w * source[k, i]
+        for i in range(size):
+            target[i, j] = row[i]
 
 
 @compiled()
