@@ -41,7 +41,7 @@ reproduce: PROFILE := textures
 reproduce: .venv/installed  ## train a committed PROFILE anew elsewhere and print both numbers side by side; MATCH=text for some runs
 	$(RUN) lib.reproduce --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS)) $(if $(MATCH),--match $(MATCH))
 
-soak: .venv/installed  ## kill a training 20 times and compare its bytes with one left alone; four processes at one grid
+soak: .venv/installed  ## kill a training again and again and compare its bytes with one left alone; four processes at one grid
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(RUN) soak
 
 readme: .venv/installed  ## refresh the READMEs, results/figure.svg and claims.csv from the committed runs

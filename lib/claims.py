@@ -351,7 +351,7 @@ def by_chance(rows):
     stand = (f"; {len(kept) or 'none'} of them stand{'s' * (len(kept) < 2)} after a correction for their number (Benjamini-Hochberg, 5 %)"
              f"{': ' * bool(kept)}{'; '.join(kept)}")
     return (f"Of {len(each)} intervals of remedies on single encoders {excluding or 'none'} exclude{'s' * (excluding < 2)} 0, where about "
-            f"{0.05 * len(each):.0f} would by chance alone{stand if excluding else ''}.")
+            f"{0.05 * len(each):.1g} would by chance alone{stand if excluding else ''}.")
 
 
 def of_mixing(rows):
@@ -553,11 +553,7 @@ def _of_observations(t, profile, architectures, reference):
                      f"({raw.instdisc_dsd_top1_test.mean():.1%}) than the baseline of any encoder (on average at most {best.max():.1%}; "
                      f"between two views: {raw[views].mean():.1%} against at most {arms.groupby('arch')[views].mean().max():.1%}), so this "
                      "measure says little about observation (i).")
-    below = [f"{words} {raw[c].mean():.1%} against {_listed(means[c], worse)}" for c, words in ACCURACIES.items()
-             if (worse := [arch for arch in knn.index if means[c][arch] < raw[c].mean()]) and not (every and c == best.name)]
-    if below:
-        found.append(f"On {profile}, raw pixels do better than trained encoders: {'; '.join(below)}. What is said of these encoders, and "
-                     "of remedies on them, is said below that floor.")
+    found += _below_pixels(t, profile, [c for c in ACCURACIES if not (every and c == best.name)])
     before = _same(t[(t.epochs == 0) & (t.width == 1)], arms, SETTING)
     if torn := _torn(arms, before, [arch for arch in architectures if arch in knn]):
         points = {labels[arch]: ", ".join(f"{round(100 * gain, 1) + 0.0:+.1f}" for gain in gains) for arch, gains in torn.items()}
@@ -572,6 +568,14 @@ def _of_observations(t, profile, architectures, reference):
     return found + _of_the_pair(arms, profile) + _of_purity(t, arms, profile, knn.index, reference)
 
 
+def _below_pixels(t, profile, measures):
+    raw, means = t[t.arch == "pixels"], baseline(t).groupby("arch")[[*measures]].mean()
+    below = [f"{ACCURACIES[c]} {raw[c].mean():.1%} against {_listed(means[c], worse)}" for c in measures
+             if (worse := [arch for arch in means.index if means[c][arch] < raw[c].mean()])]
+    return [f"On {profile}, raw pixels do better than trained encoders: {'; '.join(below)}. What is said of these encoders, and of "
+            "remedies on them, is said below that floor."] if below else []
+
+
 def _of_the_pair(arms, profile):
     """Where both measures of the paper's pair say "over-clustered" of the better encoders, or of the better runs of an encoder."""
     wrong, columns = [], [c for c in arms if c.startswith(("intra_class_d_test", "uniformity_d_test"))] + ["linear_test"]
@@ -584,9 +588,9 @@ def _of_the_pair(arms, profile):
                 if apart[1] > 0 > even[2]:
                     each = (f"{r:+.2f} [{low:+.2f}, {high:+.2f}]" for r, low, high in (apart, even))
                     wrong.append(f"{words} features, {where}: {' and '.join(each)}")
-    return [f"On {profile}, the paper's pair of measures calls the better encoders over-clustered: linear accuracy goes with the distance "
-            f"within classes and against uniformity (correlations; {'; '.join(wrong)}).".replace(" -", " −").replace("[-", "[−")
-            ] if wrong else []
+    return [f"On {profile}, the paper's pair of measures calls the better encoders over-clustered, so it does not mean \"worse\": "
+            "linear accuracy goes with the distance within classes and against uniformity (correlations; "
+            f"{'; '.join(wrong)}).".replace(" -", " −").replace("[-", "[−")] if wrong else []
 
 
 def _correlation(x, y, n):
@@ -604,8 +608,8 @@ def _of_purity(t, arms, profile, archs, reference):
         return []
     sides = {arch: outside(arms[arms.arch == arch], pure) for arch in archs}
     ends = ((1, "never so pure"), (-1, "purer from the start"))
-    lacking = [f"{models.ENCODERS[arch].label}, of {len(side)} runs, " + " and ".join(
-        f"{(side == end).sum()} {words}" for end, words in ends if end in side) for arch, side in sides.items() if side.any()]
+    lacking = [f"{words}: {', '.join(each)}" for end, words in ends if (each := [
+        f"{(side == end).sum()} of {len(side)} runs of {models.ENCODERS[arch].label}" for arch, side in sides.items() if end in side])]
     if not lacking:
         return []
     final = f" As these include runs of the reference itself, \"{BY_NAME['over_clustered'].statement}\" can no longer be supported, " \
@@ -613,8 +617,8 @@ def _of_purity(t, arms, profile, archs, reference):
     wide = _wide(t, arms)
     final += f" Nor does every run of ResNet-18 at its widths: \"{BY_NAME['size_not_architecture'].statement}\" can no longer be decided." \
         if wide.width.nunique() > 2 and outside(wide, pure).any() else ""
-    return [f"On {profile}, completeness is compared at a homogeneity of {pure:.2f}, which not every run's curve holds: "
-            + "; ".join(lacking) + "." + final]
+    return [f"On {profile}, clusters are compared at equal purity, a homogeneity of {pure:.2f}, which not every run's curve holds "
+            f"({'; '.join(lacking)}).{final}"]
 
 
 def _of_remedies(t, profile, remedies, reference):
@@ -624,8 +628,9 @@ def _of_remedies(t, profile, remedies, reference):
     labels = labels.groupby("arch").linear_test.mean()
     near = [arch for arch in linear.index if arch in labels and linear[arch] > labels[arch] - HEADROOM]
     if near and any(set(near) & set(r.encoders) for r in remedies):
-        found.append(f"On {profile}, the baseline is within {100 * HEADROOM:g} points of the same encoder trained with labels for "
-                     f"{_listed(linear, near)} (linear probe): whatever a remedy does, accuracy can hardly show it there.")
+        each = ", ".join(f"{models.ENCODERS[arch].label} {linear[arch]:.1%}, with labels {labels[arch]:.1%}" for arch in near)
+        found.append(f"On {profile}, the baseline is within {100 * HEADROOM:g} points of the same encoder trained with labels (linear "
+                     f"probe: {each}): whatever a remedy does, accuracy can hardly show it there.")
     for r in remedies:
         other = r.elsewhere.get(arms.data.iloc[0])
         if other and (t.data == other).any():
@@ -639,10 +644,23 @@ def _of_remedies(t, profile, remedies, reference):
     if above_it and seeded:
         found.append(f"On {profile}, SEED's teacher ({models.ENCODERS[reference].label}, seed {seed}: linear probe {teacher:.1%}) is worse "
                      f"than the baselines of {_listed(linear, above_it)}. In the paper it is better than every student.")
-    if seed and seeded:
-        found.append(f"On {profile}, SEED's teacher is {models.ENCODERS[reference].label} of seed {seed}; the rules, written before, name "
-                     "its seed 0.")
-    return found
+    return found + (_other_teacher(large, profile) if seeded else [])
+
+
+def _other_teacher(large, profile):
+    seed = large.seed.min()
+    return [f"On {profile}, SEED's teacher is {models.ENCODERS[large.arch.iloc[0]].label} of seed {seed}; the rules, written before, name "
+            "its seed 0."] if seed > 0 else []
+
+
+def limits(table, profile, reference=models.LARGE):
+    """Of `caveats` those without which no single number of a profile should be read: raw pixels that do better in accuracy, and another
+    teacher than the rules name."""
+    t = table[table.profile == profile] if len(table) else table
+    arms = baseline(t) if len(t) else t
+    if not len(arms) or "knn_test" not in t:
+        return []
+    return _below_pixels(t, profile, ("knn_test", "linear_test")) + _other_teacher(arms[arms.arch == reference], profile)
 
 
 def _key(t, columns):

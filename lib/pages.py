@@ -20,13 +20,17 @@ from lib.changes import changes
 from lib.explore import html_table, text
 from lib.summary import (
     ALONE,
+    DOTS,
+    IN_AGAINST,
     IN_GRID,
     KIND,
     LEAST,
     MARK,
     MARKS,
+    RIVAL,
     SUPERVISED,
     WORDS,
+    against,
     agreement,
     answers,
     bear_in_mind,
@@ -141,8 +145,12 @@ def short_html(t, rows, profiles):
             body = [[f'<span class="number">{text(c)}</span>' if i else text(c) for i, c in enumerate(row)] for row in each.values]
             brief = "".join(f"<li>{text(sentence)}</li>" for sentence in nutshell(rows, profile))
             out.append(f"<ul>{brief}</ul><p>The paper's questions, answered on <code>{text(profile)}</code> unless an answer names another "
-                       f"profile or other seeds:</p><dl>{asked}</dl>"
+                       f"profile or new seeds:</p><dl>{asked}</dl>"
                        + html_table([text(c) for c in each], body, f"Each encoder's verdict, {IN_GRID}. {MARKS}."))
+    if len(compared := against(t, rows[rows.profile.isin(profiles)])):
+        body = [[f'<span class="number">{text(c) or "–"}</span>' if i else text(c) for i, c in enumerate(row)] for row in compared.values]
+        out.append(f"<p>{text(RIVAL)}</p>"
+                   + html_table([text(c) for c in compared], body, f"Remedies against time: {IN_AGAINST}. {MARKS}."))
     for profile in profiles:
         counts, chance, decided, alone = short(rows, profile)
         lines = [f'<li><span class="verdict {v}">{MARK[v]} {v}</span> {text(words)}</li>' for v, words in decided]
@@ -335,8 +343,7 @@ def index_page(t, rows, profiles, mine, pages, note="", drawn=""):
     parts += ["## Results\n"] if profiles else []
     if drawn:
         parts.append(raw(f'<p><img class="headline" src="_static/figure.svg" alt="{text(FIGURE)}"></p><p class="quiet">The committed runs '
-                         f'of {text(drawn)}: each dot is a seed, each bar a 95 % interval; no bar where '
-                         'a run\'s number is only a bound.</p>'))
+                         f'of {text(drawn)}: {text(DOTS)}.</p>'))
     parts += [*[raw(headline_html(t, p) + protocol_html(t, p)) for p in profiles], raw(published_html()) if check else ""]
     parts += ["## Verdicts\n", raw(ledger_html(rows, profiles, mine, pages)),
               raw('<p>To sort and to filter: <a href="ledger.html">every verdict</a>, <a href="runs.html">every run</a>, '
@@ -463,7 +470,7 @@ def figure(t, profile, path):
     plots.generalisation_gap(t, panels[1], "Does it overfit the pretext task?")
     t = plots.matched(t)
     plots.dots(t[t.arm == "trained"], "completeness_matched",
-               "completeness at ResNet-50's purity with two clusters a class (lower: more split)", panels[2],
+               "completeness at ResNet-50's purity with two clusters a class (lower: more split, or more mixed)", panels[2],
                "Does it split the classes?", percent=False, bounds=("completeness_bound", "completeness_side"))
     panels[0].figure.savefig(path, metadata={"Date": None})
 

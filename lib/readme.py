@@ -10,15 +10,20 @@ from lib import claims, models, runs, studies
 from lib.pages import FIGURE
 from lib.summary import (
     ALONE,
+    DOTS,
+    IN_AGAINST,
     IN_GRID,
     LEGEND,
     MARK,
     MARKS,
+    RIVAL,
     WORDS,
+    against,
     agreement,
     answers,
     bear_in_mind,
     caption,
+    check_on_photographs,
     grid,
     headline,
     nutshell,
@@ -26,6 +31,7 @@ from lib.summary import (
     overall,
     partly,
     said,
+    sentence,
     short,
     whose,
 )
@@ -58,8 +64,10 @@ def numbers(t, profile):
 
 
 def front(t, rows):
-    """README's section on results: in a sentence, the paper's questions with short answers, the main claims by encoder, the figure and the
-    numbers of the first profile; and where the rest is. t: the tidy table (lib.report.table); rows: the ledger."""
+    """README's section on results: in a few sentences, the paper's questions with short answers, the main claims by encoder, remedies
+    against a longer training, what to bear in mind, the figure and the numbers of the first profile; and where the rest is.
+
+    t: the tidy table (lib.report.table); rows: the ledger."""
     profiles = profiles_of(t)
     if not profiles:
         return NONE
@@ -67,12 +75,15 @@ def front(t, rows):
     for p in profiles:
         if asked := answers(t, rows, p):
             brief = pd.DataFrame([{"question": question, "answer": lead} for question, lead, _ in asked])
-            blocks += [bullets(nutshell(rows, p)), f"The paper's questions, answered on `{p}`{of_what(t, p)} unless an answer names "
-                       "another profile or other seeds:", markdown(brief), markdown(grid(rows, p)), f"{MARKS}; {IN_GRID}.",
-                       f"To bear in mind of `{p}`:", bullets(claims.caveats(t, p))]
+            blocks += [bullets(nutshell(rows, p)),
+                       f"The paper's questions, answered on `{p}`{of_what(t, p)} unless an answer names another profile or new seeds; "
+                       "[what the words mean](results/README.md#words):", markdown(brief), f"{MARKS}; {IN_GRID}:", markdown(grid(rows, p))]
+    if len(compared := against(t, rows)):
+        blocks += [RIVAL, markdown(compared), sentence(IN_AGAINST)]
     first, *others = profiles
-    blocks += [f"![{FIGURE}](results/figure.svg)", f"The committed runs of `{first}`: each dot is a seed, each bar a 95 % interval; no bar "
-               "where a run's number is only a bound.", numbers(t, first),
+    notes = [*claims.caveats(t, first), *(sentence for p in others for sentence in claims.limits(t, p)), *check_on_photographs(t)]
+    blocks += ["To bear in mind:", bullets(notes)] if notes else []
+    blocks += [f"![{FIGURE}](results/figure.svg)", f"The committed runs of `{first}`: {DOTS}.", numbers(t, first),
                BEHIND.format(f"the numbers of {', '.join(f'`{p}`' for p in others)}, " if others else "")]
     return "\n\n".join(blocks)
 
@@ -88,7 +99,7 @@ def page(t, rows):
         r.profile: f"**{r.verdict}** {whose(rows, r)}{said(r)}{agreement(rows, r)}{partly(rows, r)}".strip()
         for r in whole[whole.claim == c.name].itertuples()} for c in claims.CLAIMS if c.name in tested])
     asked = "\n\n".join(
-        f"Answered on `{p}`{of_what(t, p)} unless an answer names another profile or other seeds.\n\n"
+        f"Answered on `{p}`{of_what(t, p)} unless an answer names another profile or new seeds.\n\n"
         + "\n".join(f"- **{question}** *{lead}* {why}".rstrip() for question, lead, why in found)
         for p in profiles if (found := answers(t, rows, p)))
     decisions = []
@@ -99,6 +110,8 @@ def page(t, rows):
     lacking = (f"{len(claims.CLAIMS) - len(tested)} of {len(claims.CLAIMS)} claims are *not tested* on any encoder yet, for want of runs "
                "that the rule admits.") if len(tested) < len(claims.CLAIMS) else ""
     words = bullets(f"**{word}**: {meaning}" for word, meaning in WORDS.items())
+    if len(compared := against(t, rows)):
+        asked += f"\n\n{RIVAL}\n\n{markdown(compared)}\n\n{sentence(IN_AGAINST)} {MARKS}."
     parts = {"The paper's questions": asked, "Words": words, "Numbers": "\n\n".join(numbers(t, p) for p in profiles),
              "What is decided": "\n\n".join(filter(None, decisions)),
              "To bear in mind": bullets(bear_in_mind(t, rows, profiles)),

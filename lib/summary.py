@@ -21,10 +21,19 @@ GRID = {"pretext_learned": "training raises pretext accuracy", "no_overfitting":
         "over_clustered_centred": "by the same pair, features centred",
         "over_clustered": "by clusters counted directly", "improved_helps": "gains by the paper's four remedies",
         "improved_no_teacher_helps": "gains by them without SEED's teacher"}
-IN_GRID = ("effects in points, of the pair of measures in distance² or uniformity; after an arrow the same on other seeds, where it was "
+IN_PAPER = "the paper's own gains by the four, on ImageNet"
+IN_GRID = ("effects in points, of the pair of measures in distance² or uniformity; after an arrow the same on new seeds, where it was "
            "repeated")
-SHORT = ("These intervals are not corrected for their number, and in schedules as short as ours an encoder is far from done: that remedies "
-         "gain less than time does here says what may explain the paper's figure, not what does.")
+AGAINST = {          # claim -> what is set against what, in the table of time against remedies
+    "longer_helps": "the baseline for twice the epochs, against once",
+    "improved_no_teacher_helps": "the three remedies without a teacher, against the baseline",
+    "improved_no_teacher_beats_longer": "the three, against twice its epochs",
+    "improved_helps": "the paper's four remedies, against the baseline",
+    "improved_beats_longer": "the four, against twice its epochs"}
+IN_AGAINST = ("points of linear accuracy, 95 % intervals over seeds, not corrected for their number; remedies at the baseline's epochs and "
+              "learning rate. After an arrow the same on new seeds; no mark: seen before there was a rule")
+RIVAL = "A longer training is the rival explanation of the paper's gains:"
+DOTS = "each dot or cross is a seed, each bar a 95 % interval; no bar where a run's number is only a bound"
 FACTORS = {"polarity": "which of light and dark is pattern and which ground"}      # of textures, in words
 SUPERVISED = "supervised, same recipe"    # as plots.ARM_LABELS, which is not imported where no figure is drawn
 KIND = {"textures": "drawn grey patterns of 32 pixels, whose factors are known", "cifar10": "photographs of 32 pixels (CIFAR-10)",
@@ -51,7 +60,7 @@ WORDS = {
                                           "undecided too where the rule asks for more, such as an encoder that has learned",
     "SEED": "distillation without labels: a small encoder learns a large one's similarities; a start by SEED has a teacher"}
 LEAST = ("Of a claim about several encoders one is shown with its interval: of those that have the verdict on the whole, the one with the "
-         "smallest effect; one that contradicts refutes")
+         "least favourable effect; one that contradicts refutes; n: seeds, of two groups the fewer")
 LEGEND = f"{LEAST}. {MARKS}. The rules: [claims.csv](claims.csv), column `test`."
 
 
@@ -181,39 +190,79 @@ def repetition(rows, profile):
 
 
 def nutshell(rows, profile):
-    """What a profile says of the paper's own claims, and its repetition of longer training, as a list of sentences; [] without a claim of
-    the paper that is decided or undecided as a whole."""
+    """What a profile says of the paper's own claims, and how it fared on new seeds, as a list of sentences; [] without a claim of the paper
+    that is decided or undecided as a whole."""
     whole = overall(rows[(rows.profile == profile) & rows.source.str.startswith("paper")])
     n, yes, no, open_ = (len(whole), *((whole.verdict == v).sum() for v in DECISIONS))
     if not yes + no + open_:
         return []
-    held, decided = kept(repeated(rows, profile))
-    found = [f"Of {n} claims drawn from the paper {yes or 'none'} {'is' if yes < 2 else 'are'} supported on {profile}, {no or 'none'} "
-             f"contradicted, {open_ or 'none'} undecided"
-             + (f", {n - yes - no - open_} not tested" if n > yes + no + open_ else "")
-             + ": a claim is supported if every small encoder that it names supports it, and contradicted if one contradicts it."
-             + (f" Of {decided} verdicts on single encoders that were repeated on new seeds {held} hold." if decided else "")]
-    again = repetition(rows, profile)
-    longer, against = _each(again, "longer_helps"), _each(again, "improved_beats_longer")
-    if longer:
-        found.append("A longer training is the rival explanation of the paper's gains. By rules that were written before the runs, on new "
-                     f"seeds, twice the epochs change the baseline's linear accuracy by {longer}"
-                     + (f"; the paper's four remedies at the usual number of epochs, against that, by {against}." if against else "."))
-    for kind, again in _elsewhere(rows, profile):
-        longer, against = _each(again, "longer_helps"), _each(again, "improved_no_teacher_beats_longer")
-        if longer and against:
-            found.append(f"On {kind} ({again.profile.iloc[0]}), by the same rules, twice the epochs change it by {longer}; the three "
-                         f"remedies without a teacher, against that, by {against}.")
-    return [*found, *([SHORT] if len(found) > 1 else [])]
+
+    def named(verdict):
+        found = [f"“{row.statement}”" + (f", and {speaks}" if (speaks := row.source.partition("; ")[2]).startswith("its code") else "")
+                 for row in whole.itertuples() if row.verdict == verdict]
+        return f" ({'; '.join(found)})" if found else ""
+    found = [f"Of {n} claims drawn from the paper {yes or 'none'} {'is' if yes < 2 else 'are'} supported on {profile}"
+             f"{named(claims.SUPPORTED)}, {no or 'none'} contradicted{named(claims.CONTRADICTED)}, and {open_ or 'none'} undecided, which "
+             "says neither"
+             + (f"; {n - yes - no - open_} not tested" if n > yes + no + open_ else "")
+             + ". A claim is supported if every small encoder that it names supports it, and contradicted if one contradicts it."]
+    held = [f"{kept(both)[0]} of {kept(both)[1]} on {p}" for p in (profile, *(p for p, *_ in _elsewhere(rows, profile)))
+            if kept(both := repeated(rows, p))[1]]
+    found += [f"Of verdicts on single encoders that were repeated on new seeds, these hold: {', '.join(held)}."] if held else []
+    again = pd.concat([repetition(rows, profile), *(part for *_, part in _elsewhere(rows, profile))])
+    less = dict.fromkeys(label for claim in claims.LENGTH if "beats" in claim for label, _ in _on(again, claim, claims.CONTRADICTED))
+    return [*found, *([f"Twice the epochs gain more than remedies at the usual number do on {_listed(less)}. That may explain the paper's "
+                       "figure, and does not show what does: in schedules as short as ours an encoder is far from done."] if less else [])]
+
+
+def against(t, rows):
+    """Remedies against a longer training: a row of text for each comparison of AGAINST, a column for each encoder and repeated profile.
+    Empty where no length was judged. t: the tidy table (lib.report.table); rows: the ledger."""
+    found = {}
+    for first in _repeated_profiles():
+        again = repetition(rows, first)
+        if _each(again, "longer_helps"):
+            for arch in claims.REMEDIED:
+                cells = {words: " → ".join(filter(None, (_seen(t, rows, first, claim, arch), _marked(again, f"{claim}/{arch}"))))
+                         for claim, words in AGAINST.items()}
+                found |= {f"{LABEL[arch]}, {first}{_kind(again)}": cells} if any(cells.values()) else {}
+    return pd.DataFrame(found).rename_axis("linear accuracy").reset_index()
+
+
+def _marked(rows, claim):
+    """A claim's mark, effect and interval in one profile's rows; "" where it has no interval."""
+    row = next((row for row in rows[(rows.claim == claim) & rows.low.notna()].itertuples()), None)
+    return f"{MARK[row.verdict]} {' '.join(claims.effect(row)).replace(' points', '')}" if row else ""
+
+
+def _seen(t, rows, profile, claim, arch):
+    """What `against` shows of a profile's own seeds: of claims on length, which have no verdict there, the numbers alone."""
+    if claim not in claims.LENGTH:
+        return _marked(rows[rows.profile == profile], f"{claim}/{arch}")
+    own = t[t.profile == profile]
+    each = claims.arms_of_length(own, claims.baseline(own), arch)
+    _, arm, other = claims.LENGTH[claim]
+    gains = (each[arm].linear_test - each[other].linear_test).dropna()
+    return _points(gains).rsplit(", ", 1)[0] if len(gains) > 1 else ""
+
+
+def _repeated_profiles():
+    return dict.fromkeys(p.repeats for p in studies.PROFILES.values() if p.repeats)
+
+
+def _kind(rows):
+    """What the images of a profile's rows of the ledger are, " (photographs)"; "" where there are no words for them."""
+    return next((f" ({KIND[data].partition(' of ')[0]})" for data in rows.data if data in KIND), "")
 
 
 def _elsewhere(rows, profile):
-    """[(what the images are, the ledger's rows)] of the repetitions of other profiles."""
+    """[(profile, what its images are, the ledger's rows of its repetition)] of the other profiles that were repeated, to be told beside one
+    that was repeated itself."""
     found = []
-    for other in dict.fromkeys(p.repeats for p in studies.PROFILES.values() if p.repeats not in ("", profile)):
+    for other in [p for p in _repeated_profiles() if p != profile and len(repetition(rows, profile))]:
         again = repetition(rows, other)
         if len(again):
-            found.append((next((KIND[data].partition(" of ")[0] for data in again.data if data in KIND), other), again))
+            found.append((other, _kind(again)[2:-1] or other, again))
     return found
 
 
@@ -225,7 +274,8 @@ def _each(rows, claim):
 
 def grid(rows, profile):
     """The main claims on each small encoder of a profile, a text each: mark and effect (of the pair of measures in distance² or uniformity,
-    else in points), and the same on other seeds where it has an interval there; a row per claim that was tested on all of them."""
+    else in points), and the same on new seeds where it has an interval there; a row per claim that was tested on all of them and has a
+    number. Last the paper's gains."""
     again = {row.claim: row for row in repetition(rows, profile).itertuples() if not np.isnan(row.low)}
 
     def cell(row):
@@ -235,7 +285,12 @@ def grid(rows, profile):
     found = {GRID[claim]: {LABEL[arch]: cell(r)
                            for r in rows[(rows.profile == profile) & (rows.verdict != claims.NOT_TESTED)].itertuples()
                            for arch in models.SMALL if r.claim == f"{claim}/{arch}"} for claim in GRID}
-    found = {words: each for words, each in found.items() if len(each) == len(models.SMALL)}
+    found = {words: each for words, each in found.items()
+             if len(each) == len(models.SMALL) and not all("no number" in told for told in each.values())}
+    if GRID["improved_helps"] in found:
+        paper = pd.read_csv(runs.ROOT / "results" / "reference" / "paper_headline.csv").set_index("model")
+        gains = (paper.improved_200_percent - paper.baseline_200_percent)[[*models.SMALL]]
+        found[IN_PAPER] = {LABEL[arch]: f"{gain:+.1f}".replace("-", "−") for arch, gain in gains.items()}
     return pd.DataFrame.from_dict(found, orient="index").rename_axis("encoder").reset_index()
 
 
@@ -253,23 +308,24 @@ def answers(t, rows, profile):
 
 
 def _of_learning(t, arms, labels):
-    """Is kNN better than untrained, and does the linear probe come near that of training with labels?"""
-    arms_before = t[(t.epochs == 0) & (t.width == 1) & (t.data == arms.data.iloc[0])]
-    linear = arms.groupby("arch").linear_test.mean()
-    lacks = labels.groupby("arch").linear_test.mean() - linear
-    before, after = arms_before.groupby("arch").knn_test.mean(), arms.groupby("arch").knn_test.mean()
-    better = sum(after[a] > before.get(a, np.nan) for a in models.SMALL)
-    near = [f"{LABEL[a]} ({linear[a]:.1%})" for a in models.SMALL if lacks.get(a, np.inf) < claims.HEADROOM]
-    far = [f"{LABEL[a]} ({linear[a]:.1%}, {100 * lacks[a]:.0f} points less)" for a in models.SMALL if lacks.get(a, 0) >= claims.HEADROOM]
+    """Has each learned (claims.learned), and does the linear probe come near that of training with labels?"""
+    before = t[(t.epochs == 0) & (t.width == 1) & (t.data == arms.data.iloc[0])]
+    better = [a for a in models.SMALL if claims.learned(arms[arms.arch == a], before[before.arch == a])]
+    linear, taught = arms.groupby("arch").linear_test.mean(), labels.groupby("arch").linear_test.mean()
+    lacks = (taught - linear)[[a for a in models.SMALL if a in taught]]
+    near = [f"{LABEL[a]} ({linear[a]:.1%})" for a in lacks.index if lacks[a] < claims.HEADROOM]
+    far = [f"{LABEL[a]} ({linear[a]:.1%}, {100 * lacks[a]:.0f} points less)" for a in lacks.index if lacks[a] >= claims.HEADROOM]
+    within = f"{100 * claims.HEADROOM:g} points of the same encoder trained with labels"
     return [("Do small encoders learn without a teacher?",
-             f"kNN accuracy rises on {better} of five; {len(near)} come near training with labels.",
-             f"Linear accuracy comes within {100 * claims.HEADROOM:g} points of the same encoder trained with labels on "
+             f"{len(better)} of five do, by kNN accuracy over the untrained; within {within}: "
+             f"{_listed(LABEL[a] for a in lacks.index if lacks[a] < claims.HEADROOM) or 'none'}.",
+             f"Linear accuracy comes to within {within} on "
              f"{', '.join(near) or 'none'}, and does not on {', '.join(far) or 'none'}. The large {LABEL[models.LARGE]} reaches "
              f"{linear[models.LARGE]:.1%}.")]
 
 
 def _of_pretext(t, arms, rows, onward):
-    """Observation (i). onward: {(statement, encoder): what became of that verdict on other seeds, in words}."""
+    """Observation (i). onward: {(statement, encoder): what became of that verdict on new seeds, in words}."""
     best, pixels = arms.groupby("arch").instdisc_dsd_top1_test.mean()[[*models.SMALL]].max(), t[t.arch == "pixels"].instdisc_dsd_top1_test
     hardly = [name for v in DECISIONS for name, r in _on(rows, "no_overfitting", v) if claims.NOT_SOLVED in claims.reading(r)]
     return [("Does training make them better at the pretext task?", _lead(rows, "pretext_learned", onward),
@@ -284,6 +340,7 @@ def _of_clusters(arms, rows):
     large, knn = arms[arms.arch == models.LARGE], arms.groupby("arch").knn_test.mean()
     pure = claims.matched_purity(large)
     lost = not np.isnan(pure) and claims.outside(large, pure).any()
+    untold = lost and not _on(rows, "over_clustered", claims.CONTRADICTED)
     better = [LABEL[a] for a in models.SMALL if knn[a] > knn[models.LARGE]]
     verdict = LEAD[_whole(rows, "over_clustered")].rstrip(".")
     why = ([f"Clusters can show none, since the curves of some runs of {LABEL[models.LARGE]} do not hold the purity to compare at."]
@@ -291,7 +348,7 @@ def _of_clusters(arms, rows):
                                if better else [])
     return [("Do they over-cluster?", f"{verdict}: by the paper's pair of measures {_count(rows, 'over_clustered_paper')} do, by the same "
              f"pair on centred features {_count(rows, 'over_clustered_centred')}, by clusters counted directly "
-             f"{'it cannot be told' if lost else _count(rows, 'over_clustered')}.", " ".join(why))]
+             f"{'it cannot be told' if untold else _count(rows, 'over_clustered')}.", " ".join(why))]
 
 
 def _of_factors(arms, labels):
@@ -310,7 +367,7 @@ def _of_factors(arms, labels):
 
 
 def _of_remedies(arms, rows, onward):
-    """Figure 1, with a teacher and without. onward: {(statement, encoder): what became of that verdict on other seeds, in words}."""
+    """Figure 1, with a teacher and without. onward: {(statement, encoder): what became of that verdict on new seeds, in words}."""
     linear, found = arms.groupby("arch").linear_test.mean(), []
     teacher = arms[arms.arch == models.LARGE].sort_values("seed").linear_test.iloc[0]
     outdone = [LABEL[a] for a in models.SMALL if linear[a] > teacher]
@@ -320,29 +377,36 @@ def _of_remedies(arms, rows, onward):
             ("improved_helps", "Do the paper's four remedies together (temperature, augmentation, projector, SEED start) help?", limits),
             ("improved_no_teacher_helps", "And without the distilled start?", "")):
         if _whole(rows, claim) != claims.NOT_TESTED:
-            each = [", ".join(f"{name} ({_gain(name, r, onward)})" for name, r in _on(rows, claim, v)) for v in DECISIONS]
+            each = [", ".join(f"{name} ({_gain(name, r, onward)})" for name, r in _on(rows, claim, v) if not np.isnan(r.low))
+                    for v in DECISIONS]
+            alone = ", ".join(f"{name} ({_gain(name, r, onward)})" for name, r in of_encoders(rows, claim, rows.profile.iloc[0])
+                              if is_judged(r) and np.isnan(r.low))
             found.append((question, _lead(rows, claim, onward),
                           f"The interval of the gain in linear accuracy lies above 0 on {each[0] or 'none'}"
                           + "".join(f", {words} {names}" for words, names in zip(("below on", "includes it on"), each[1:]) if names)
-                          + f".{more}"))
+                          + f"{f'; one seed, hence no interval, on {alone}' if alone else ''}.{more}"))
     return found
 
 
 def _of_length(t, arms, rows, onward, again):
-    """Twice the epochs of the baseline, as far as they were trained; again: the ledger's rows of the repetition, which judges them."""
-    longer = _twice_as_long(t, arms)
-    if not longer:
-        return []
+    """Twice the epochs of the baseline: as far as they were trained, and what the repetition (again: the ledger's rows of it) says by rules
+    of before it."""
     usual = {name: f" (the four remedies at the usual length {_gain(name, r, onward)})"
              for name, r in of_encoders(rows, "improved_helps", rows.profile.iloc[0])}
+    longer = _twice_as_long(t, arms)
     each = "; ".join(f"{LABEL[a]} {_points(gain)}{usual.get(LABEL[a], '')}"
                      + (f", to which the three without a teacher add {_points(more)}" if len(more) else "") for a, gain, more in longer)
-    sure = all(claims.interval(gain)[1] > 0 for _, gain, _ in longer)
-    return [("Or do they only need longer?",
-             f"{'Longer helps' if sure else 'Undecided'} where it was tried, on {_listed(LABEL[a] for a, *_ in longer)}; no verdict, for "
-             "it had no rule beforehand.",
-             f"Twice the epochs of the baseline gain, in points of linear accuracy: {each}."
-             + (" The next answer has a verdict." if _each(again, "longer_helps") else ""))]
+    seen = f"Twice the epochs of the baseline gain, in points of linear accuracy: {each}."
+    if judged := _of_longer(again, seen=f" On the seeds before, without a rule: {seen}" if longer else ""):
+        return judged
+    verdicts = {arch: claims.above(*claims.interval(gain)[1:]) for arch, gain, _ in longer}
+    which = _by_verdict({v: [LABEL[a] for a in verdicts if verdicts[a] == v] for v in DECISIONS})
+    return [("Do twice the epochs help?", sentence(f"{which}; no verdict, for it had no rule beforehand"), seen)] if longer else []
+
+
+def _by_verdict(names):
+    """{verdict: names} as text: "yes on A and B; no on C"."""
+    return "; ".join(f"{lead} on {_listed(names[v])}" for v, lead in zip(DECISIONS, ("yes", "no", "undecided")) if names.get(v))
 
 
 def _whole(rows, claim):
@@ -357,7 +421,7 @@ def _on(rows, claim, verdict):
 
 
 def _gain(name, row, onward):
-    """An encoder's effect, and what became of its verdict on other seeds."""
+    """An encoder's effect, and what became of its verdict on new seeds."""
     return ", ".join(filter(None, (claims.effect(row)[0], onward.get((row.statement, name)))))
 
 
@@ -374,9 +438,10 @@ def _lead(rows, claim, onward=None):
     def named(name, row):
         became = (onward or {}).get((row.statement, name), ONWARD[HELD])
         return name if became == ONWARD[HELD] else f"{name} ({became})"
-    yes, no = (_listed(named(*each) for each in _on(rows, claim, v)) for v in (claims.SUPPORTED, claims.CONTRADICTED))
-    if verdict == claims.NOT_TESTED or verdict == claims.SUPPORTED and "other seeds" not in yes:
+    yes, no = ([named(*each) for each in _on(rows, claim, v)] for v in (claims.SUPPORTED, claims.CONTRADICTED))
+    if verdict == claims.NOT_TESTED or verdict == claims.SUPPORTED and {*yes} <= {*LABEL.values()}:
         return LEAD[verdict]
+    yes, no = _listed(yes), _listed(no)
     parts = [f"yes on {yes}" if yes else "shown on none", *([f"no on {no}"] if no else [])]
     return f"{LEAD[verdict].rstrip('.')}: {', '.join(parts)}."
 
@@ -388,7 +453,7 @@ def _listed(names):
 
 
 HELD, GONE, TURNED, NEW, OPEN = "holds", "undecided now", "the opposite now", "decided now", "undecided in both"
-ONWARD = {HELD: "on other seeds too", GONE: "on other seeds undecided", TURNED: "on other seeds the reverse"}
+ONWARD = {HELD: "on new seeds too", GONE: "on new seeds undecided", TURNED: "on new seeds the reverse"}
 
 
 def kept(both):
@@ -413,42 +478,39 @@ def repeated(rows, profile):
     return pd.DataFrame(found, columns=["profile", "claim", "encoder", "first", "again", "became"])
 
 
-def _of_longer(again, where=""):
+def _of_longer(again, where="", seen=""):
     """What a repetition says of longer training, by rules of before it. again: the ledger's rows of the repetition; where: on what other
-    images, in words."""
-    asked = {"longer_helps": "twice the epochs against once", "improved_beats_longer": "the four remedies against twice the epochs",
-             "improved_no_teacher_beats_longer": "the three without the distilled start against twice the epochs"}
-    parts = {claim: f"{words} {each}" for claim, words in asked.items() if (each := _each(again, claim))}
-    if not parts:
-        return []
-    claim = next((claim for claim in asked if claim in parts and claim != "longer_helps"), "improved_beats_longer")
-    which = {v: _listed(name for name, _ in _on(again, claim, v)) for v in DECISIONS}
-    leads = [f"{lead} on {which[v]}" for v, lead in zip(DECISIONS, ("yes", "no", "undecided")) if which[v]]
-    few = "the three remedies without a teacher" if claim == "improved_no_teacher_beats_longer" else "the remedies"
-    return [(f"Do {few} gain more than twice the epochs do{where}?", _sentence("; ".join(leads) or "not tested"),
-             f"On {again.profile.iloc[0]}, by rules of before the runs, on seeds that nobody had seen, in linear accuracy: "
-             f"{'; '.join(parts.values())}.")]
+    images, seen: what seeds before it say, in words."""
+    asked = {"longer_helps": f"Do twice the epochs help{where}?",
+             "improved_no_teacher_beats_longer": f"Do the three remedies without a teacher gain more than twice the epochs do{where}?",
+             "improved_beats_longer": f"Do the paper's four remedies gain more than that{where}?"}
+    found = []
+    for claim, question in asked.items():
+        if each := _each(again, claim):
+            lead = _by_verdict({v: [name for name, _ in _on(again, claim, v)] for v in DECISIONS})
+            found.append((question, sentence(lead or "not tested"),
+                          f"On {again.profile.iloc[0]}, by rules of before the runs, on seeds that nobody had seen, in linear accuracy: "
+                          f"{each}.{seen if claim == 'longer_helps' else ''}"))
+    return found
 
 
 def _of_again(rows, profile):
-    """What the repetition of a profile says, [(question, answer, why)]: of longer training, there and by the repetitions of other profiles,
-    and of the profile's own verdicts. rows: the ledger."""
-    found = _of_longer(repetition(rows, profile))
-    for kind, again in _elsewhere(rows, profile):
-        found += _of_longer(again, f" on {kind}")
-    both = repeated(rows, profile)
-    held, decided = kept(both)
-
-    def listed(became, words):
-        those = [f"{r.claim} ({r.encoder})" for r in both[both.became == became].itertuples()]
-        return f" {words}: {'; '.join(those)}." if those else ""
-    if decided or (both.became == NEW).any():
-        others = [f"{n} {words}" for words in (GONE, TURNED) if (n := (both.became == words).sum())]
-        found.append(("Do the verdicts hold on other seeds?", f"{'; '.join([f'{held} of {decided} do', *others])}.",
-                      f"Of the verdicts on single encoders that were repeated, on seeds of their own, {decided} had been decided."
-                      f"{listed(TURNED, 'Turned into their opposite')}{listed(GONE, 'Undecided now')}{listed(NEW, 'Decided only there')} "
-                      "What holds is less likely to be luck of the seeds; the images are the same, and several verdicts rest on the same "
-                      "runs."))
+    """What repetitions say, [(question, answer, why)]: those of other profiles of longer training, and all of the verdicts of before. rows:
+    the ledger."""
+    found = [each for _, kind, again in _elsewhere(rows, profile) for each in _of_longer(again, f" on {kind}")]
+    for p, where in ((profile, ""), *((other, f" on {kind}") for other, kind, _ in _elsewhere(rows, profile))):
+        both = repeated(rows, p)
+        held, decided = kept(both)
+        counts = [f"{held} of {decided} do"] if decided else []
+        counts += [f"{n} {words}" for words in (GONE, TURNED, NEW) if (n := (both.became == words).sum())]
+        which = "".join(f" {words}: {'; '.join(f'{r.claim} ({r.encoder})' for r in those.itertuples())}."
+                        for became, words in ((TURNED, "Turned into their opposite"), (GONE, "Undecided now"), (NEW, "Decided only there"))
+                        if len(those := both[both.became == became]))
+        if counts:
+            found.append((f"Do the verdicts{where} hold on new seeds?", f"{'; '.join(counts)}.",
+                          f"Of the verdicts on single encoders that were repeated, on seeds of their own, {decided or 'none'} had been "
+                          f"decided.{which} What holds is less likely to be luck of the seeds; the images are the same, and several "
+                          "verdicts rest on the same runs."))
     return found
 
 
@@ -466,7 +528,7 @@ def _twice_as_long(t, arms):
     return found
 
 
-def _sentence(words):
+def sentence(words):
     return f"{words[0].upper()}{words[1:]}."
 
 
