@@ -33,7 +33,7 @@ AGAINST = {          # claim -> what is set against what, in the table of time a
 IN_AGAINST = ("points of linear accuracy, 95 % intervals over seeds, not corrected for their number; remedies at the baseline's epochs and "
               "learning rate. After an arrow the same on new seeds; no mark: seen before there was a rule")
 RIVAL = "A longer training is the rival explanation of the paper's gains:"
-DOTS = "each dot or cross is a seed, each bar a 95 % interval; no bar where a run's number is only a bound"
+DOTS = "each mark is a seed, each bar a 95 % interval; no bar where a run's number is only a bound"
 FACTORS = {"polarity": "which of light and dark is pattern and which ground"}      # of textures, in words
 SUPERVISED = "supervised, same recipe"    # as plots.ARM_LABELS, which is not imported where no figure is drawn
 KIND = {"textures": "drawn grey patterns of 32 pixels, whose factors are known", "cifar10": "photographs of 32 pixels (CIFAR-10)",
