@@ -56,7 +56,7 @@ class Profile:
     widths: tuple = (0.25, 0.5, 2.0)                   # of ResNet-18; 1.0 is in the table anyway
     extra: dict = field(default_factory=dict)          # arch -> fields that differ (with the reason beside it)
     remedied: tuple = claims.REMEDIED                  # encoders on which remedies are tried one at a time
-    together: tuple = ()                               # where nothing is swept: others that notebook 08 tries them on, together
+    together: tuple = ()                               # others that notebook 08 tries them on, together, where nothing is swept
     queues: tuple = (128, 512, 2048)                   # lengths of the queue that are tried
     sweeps: bool = True                                # False: one arm of each remedy
     once: bool = False                                 # True: a remedy has one seed, whatever its baseline has
@@ -524,10 +524,11 @@ def improved(name, data=None, archs=None):
     """Notebook 08: the paper's remedies together, with the SEED start and without, and our recipe once there is one (claims.OURS), against
     the baseline and SEED alone, all at equal epochs; on the encoders of the remedies also light-moco, each remedy alone and left out, and
     twice the epochs: the baseline on every seed, since that is the rival explanation, and, on the first of them, the remedies without a
-    teacher on top of it. Of a repetition (Profile.repeats) only the baseline, once and for twice the epochs, the paper's remedies without
-    SEED's start and, where it has the reference, with it, and that start alone."""
+    teacher on top of it. Where nothing is swept, only the paper's remedies without SEED's start and our recipe, on the encoders of the
+    remedies and those of Profile.together. Of a repetition (Profile.repeats) only the baseline, once and for twice the epochs, the paper's
+    remedies without SEED's start and, where it has the reference, with it, and that start alone."""
     p = profile(name)
-    few = remedied(name, archs or [*p.remedied, *p.together])
+    few = remedied(name, archs)
     small = [arch for arch in chosen(name, archs) if arch != models.LARGE]
     if not small:
         raise ValueError(f"archs = {archs!r}; allowed: at least one encoder beside the reference {models.LARGE}")
@@ -537,6 +538,7 @@ def improved(name, data=None, archs=None):
         arms = [begun(c, "seed", name) for c in (*papers, *standard) if models.LARGE in p.encoders]
         return [*untrained(standard), *standard, *papers, *arms, *(replace(c, epochs=2 * c.epochs) for c in standard), *teachers(arms)]
     if not p.sweeps:
+        few = remedied(name, archs or [*few, *p.together])
         return [*tried(name, [{}, PAPERS, claims.OURS or {}], data, few), *supervised(name, data, few)]
     first = [c for c in standard if c.seed == 0]
     longer = [c for c in first if c.arch in few]
