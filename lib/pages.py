@@ -148,7 +148,9 @@ def short_html(t, rows, profiles):
                        f"profile or new seeds:</p><dl>{asked}</dl>"
                        + html_table([text(c) for c in each], body, f"Each encoder's verdict, {IN_GRID}. {MARKS}."))
     if len(compared := against(t, rows[rows.profile.isin(profiles)])):
-        body = [[f'<span class="number">{text(c) or "–"}</span>' if i else text(c) for i, c in enumerate(row)] for row in compared.values]
+        def cell(told):
+            return "<br>→ ".join(f'<span class="number">{text(part) or "–"}</span>' for part in told.split(" → "))
+        body = [[text(words), *map(cell, each)] for words, *each in compared.values]
         out.append(f"<p>{text(RIVAL)}</p>"
                    + html_table([text(c) for c in compared], body, f"Remedies against time: {IN_AGAINST}. {MARKS}."))
     for profile in profiles:

@@ -21,6 +21,7 @@ GRID = {"pretext_learned": "training raises pretext accuracy", "no_overfitting":
         "over_clustered_centred": "by the same pair, features centred",
         "over_clustered": "by clusters counted directly", "improved_helps": "gains by the paper's four remedies",
         "improved_no_teacher_helps": "gains by them without SEED's teacher"}
+HARDLY = ", task hardly learned"
 IN_PAPER = "the paper's own gains by the four, on ImageNet"
 IN_GRID = ("effects in points, of the pair of measures in distance² or uniformity; after an arrow the same on new seeds, where it was "
            "repeated")
@@ -281,12 +282,15 @@ def grid(rows, profile):
     def cell(row):
         seen = [row, *([again[row.claim]] if row.claim in again else [])]
         told = " → ".join(f"{MARK[r.verdict]} {claims.effect(r)[0].partition(' ')[0] or 'no number'}" for r in seen)
-        return told + (", task hardly learned" if any(claims.NOT_SOLVED in claims.reading(r) for r in seen) else "")
+        return told + (HARDLY if any(claims.NOT_SOLVED in claims.reading(r) for r in seen) else "")
     found = {GRID[claim]: {LABEL[arch]: cell(r)
                            for r in rows[(rows.profile == profile) & (rows.verdict != claims.NOT_TESTED)].itertuples()
                            for arch in models.SMALL if r.claim == f"{claim}/{arch}"} for claim in GRID}
     found = {words: each for words, each in found.items()
              if len(each) == len(models.SMALL) and not all("no number" in told for told in each.values())}
+    found = {words + HARDLY if all(told.endswith(HARDLY) for told in each.values()) else words: each for words, each in found.items()}
+    found = {words: {arch: told.removesuffix(HARDLY) if words.endswith(HARDLY) else told for arch, told in each.items()}
+             for words, each in found.items()}                              # once, in the row's head
     if GRID["improved_helps"] in found:
         paper = pd.read_csv(runs.ROOT / "results" / "reference" / "paper_headline.csv").set_index("model")
         gains = (paper.improved_200_percent - paper.baseline_200_percent)[[*models.SMALL]]
@@ -316,8 +320,9 @@ def _of_learning(t, arms, labels):
     near = [f"{LABEL[a]} ({linear[a]:.1%})" for a in lacks.index if lacks[a] < claims.HEADROOM]
     far = [f"{LABEL[a]} ({linear[a]:.1%}, {100 * lacks[a]:.0f} points less)" for a in lacks.index if lacks[a] >= claims.HEADROOM]
     within = f"{100 * claims.HEADROOM:g} points of the same encoder trained with labels"
+    count = "All five" if len(better) == len(models.SMALL) else f"{len(better)} of five"
     return [("Do small encoders learn without a teacher?",
-             f"{len(better)} of five do, by kNN accuracy over the untrained; within {within}: "
+             f"{count} do, by kNN accuracy over the untrained; within {within}: "
              f"{_listed(LABEL[a] for a in lacks.index if lacks[a] < claims.HEADROOM) or 'none'}.",
              f"Linear accuracy comes to within {within} on "
              f"{', '.join(near) or 'none'}, and does not on {', '.join(far) or 'none'}. The large {LABEL[models.LARGE]} reaches "
@@ -397,7 +402,7 @@ def _of_length(t, arms, rows, onward, again):
     each = "; ".join(f"{LABEL[a]} {_points(gain)}{usual.get(LABEL[a], '')}"
                      + (f", to which the three without a teacher add {_points(more)}" if len(more) else "") for a, gain, more in longer)
     seen = f"Twice the epochs of the baseline gain, in points of linear accuracy: {each}."
-    if judged := _of_longer(again, seen=f" On the seeds before, without a rule: {seen}" if longer else ""):
+    if judged := _of_longer(again, seen=f" On the seeds before, without a rule: {seen[0].lower()}{seen[1:]}" if longer else ""):
         return judged
     verdicts = {arch: claims.above(*claims.interval(gain)[1:]) for arch, gain, _ in longer}
     which = _by_verdict({v: [LABEL[a] for a in verdicts if verdicts[a] == v] for v in DECISIONS})
@@ -503,7 +508,7 @@ def _of_again(rows, profile):
         held, decided = kept(both)
         counts = [f"{held} of {decided} do"] if decided else []
         counts += [f"{n} {words}" for words in (GONE, TURNED, NEW) if (n := (both.became == words).sum())]
-        which = "".join(f" {words}: {'; '.join(f'{r.claim} ({r.encoder})' for r in those.itertuples())}."
+        which = "".join(f" {words}: {'; '.join(f'{r.again[0]} {r.claim} ({r.encoder})' for r in those.itertuples())}."
                         for became, words in ((TURNED, "Turned into their opposite"), (GONE, "Undecided now"), (NEW, "Decided only there"))
                         if len(those := both[both.became == became]))
         if counts:
