@@ -149,7 +149,8 @@ def short_html(t, rows, profiles):
                        + html_table([text(c) for c in each], body, f"Each encoder's verdict, {IN_GRID}. {MARKS}."))
     if len(compared := against(t, rows[rows.profile.isin(profiles)])):
         def cell(told):
-            return "<br>→ ".join(f'<span class="number">{text(part) or "–"}</span>' for part in told.split(" → "))
+            first, arrow, again = told.partition("→")
+            return "<br>".join(f'<span class="number">{text(part)}</span>' for part in (first, arrow + again) if part) or "–"
         body = [[text(words), *map(cell, each)] for words, *each in compared.values]
         out.append(f"<p>{text(RIVAL)}</p>"
                    + html_table([text(c) for c in compared], body, f"Remedies against time: {IN_AGAINST}. {MARKS}."))

@@ -32,7 +32,7 @@ AGAINST = {          # claim -> what is set against what, in the table of time a
     "improved_helps": "the paper's four remedies, against the baseline",
     "improved_beats_longer": "the four, against twice its epochs"}
 IN_AGAINST = ("points of linear accuracy, 95 % intervals over seeds, not corrected for their number; remedies at the baseline's epochs and "
-              "learning rate. After an arrow the same on new seeds; no mark: seen before there was a rule")
+              "learning rate. After an arrow new seeds; no mark: seen before there was a rule")
 RIVAL = "A longer training is the rival explanation of the paper's gains:"
 DOTS = "each mark is a seed, each bar a 95 % interval; no bar where a run's number is only a bound"
 FACTORS = {"polarity": "which of light and dark is pattern and which ground"}      # of textures, in words
@@ -224,8 +224,8 @@ def against(t, rows):
         again = repetition(rows, first)
         if _each(again, "longer_helps"):
             for arch in claims.REMEDIED:
-                cells = {words: " → ".join(filter(None, (_seen(t, rows, first, claim, arch), _marked(again, f"{claim}/{arch}"))))
-                         for claim, words in AGAINST.items()}
+                both = {words: (_seen(t, rows, first, claim, arch), _marked(again, f"{claim}/{arch}")) for claim, words in AGAINST.items()}
+                cells = {words: f"{before} {f'→ {after}' if after else ''}".strip() for words, (before, after) in both.items()}
                 found |= {f"{LABEL[arch]}, {first}{_kind(again)}": cells} if any(cells.values()) else {}
     return pd.DataFrame(found).rename_axis("linear accuracy").reset_index()
 

@@ -238,11 +238,12 @@ def test_a_repetition_says_which_verdicts_hold_and_what_longer_training_gains(tm
     assert shown.columns.tolist() == [f"MobileNetV3-Small, textures {images}", f"ResNet-18, textures {images}",
                                       "MobileNetV3-Small, cifar10_subset (photographs)"]
     assert shown.index.tolist() == [*summary.AGAINST.values()] and len({*shown.index}) == len(claims.LENGTH) + 2
-    assert shown.iloc[:, 2].tolist() == ["✓ +2.0 [+1.0, +3.0]", "✓ +2.0 [+1.0, +3.0] → ✓ +2.0 [+1.0, +3.0]", "✗ −2.0 [−3.0, −1.0]", "", ""]
+    assert shown.iloc[:, 2].tolist() == [
+        "→ ✓ +2.0 [+1.0, +3.0]", "✓ +2.0 [+1.0, +3.0] → ✓ +2.0 [+1.0, +3.0]", "→ ✗ −2.0 [−3.0, −1.0]", "", ""]
     once = t[(t.arch == large) & (t.epochs > 0) & (t.method == "moco") & (t.width == 1)]
     twice = once.assign(epochs=32, all_epochs=32, linear_test=once.linear_test + 0.1, arm="other", run="twice")
     shown = summary.against(pd.concat([t, twice]), rows).set_index("linear accuracy").iloc[:, 1]
-    assert shown.iloc[0] == "+10.0 [+10.0, +10.0] → ✗ −2.0 [−3.0, −1.0]" and shown.iloc[2] == "? +1.0 [−1.0, +3.0]"
+    assert shown.iloc[0] == "+10.0 [+10.0, +10.0] → ✗ −2.0 [−3.0, −1.0]" and shown.iloc[2] == "→ ? +1.0 [−1.0, +3.0]"
     assert summary.against(t, before).empty and summary.against(t, pd.concat([before, foreign])).empty
 
 
