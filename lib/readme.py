@@ -156,9 +156,12 @@ def speed(folder=None):
                 a: f"{value:.1f}" for a, value in most.items()}
     drawn = pd.DataFrame([{"measured": what} | {models.ENCODERS[a].label: told.get(a, "") for a in steps.index}
                           for what, told in rows.items()])
-    where = dict.fromkeys(f"{r.device}, {r.cores} cores, torch {r.torch}, at {r.commit[:7]}" for r in (t.iloc[0] for t in found.values()))
+    where = {}
+    for r in (table.iloc[0] for table in found.values()):
+        where.setdefault(f"{r.device}, {r.cores} cores, torch {r.torch}", {})[r.commit[:7]] = None
+    machines = "; ".join(f"{machine}, at {', '.join(commits)}" for machine, commits in where.items())
     return (f"{markdown(drawn)}\n\nA range in brackets: the least and the most of the rounds, before it their median. Measured by "
-            f"`make bench` on {'; '.join(where)}; in turns, so that other load on the machine moves ratios less than rates. Tables, "
+            f"`make bench` on {machines}; in turns, so that other load on the machine moves ratios less than rates. Tables, "
             "each with the commit that it was measured at, in "
             f"[results/bench](results/bench): {', '.join(sorted(path.stem for path in folder.glob('*.csv')))}"
             + (f"; outstanding: {' and '.join(lacking)}." if lacking else "."))
