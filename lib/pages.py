@@ -388,7 +388,7 @@ def readable(notebook, name, verdicts=""):
                 parts += [[]] if drawing(o) and any(map(drawing, parts[-1])) else []
                 parts[-1].append(o)
             for i, outputs in enumerate(parts):
-                part = cell if not i else new_code_cell()
+                part = cell if not i else new_code_cell("# a further figure")     # a cell without source would be left out
                 svg = "".join(map(drawing, outputs))
                 alt = f"{titled(svg)}{prose}"[:300] or f"figure of {name}"
                 lines = svg and "<image" not in svg                        # no photographs, whose dark side is not theirs

@@ -43,7 +43,7 @@ def style():
         "figure.constrained_layout.use": True, "figure.dpi": 100, "savefig.dpi": 150, "svg.hashsalt": "lib", "axes.spines.top": False,
         "axes.spines.right": False, "axes.grid": True, "grid.color": "0.92", "axes.titlelocation": "left", "axes.titlesize": 9.5,
         "axes.labelsize": 9, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "legend.fontsize": 8.5, "legend.frameon": False})
-    pd.set_option("display.max_colwidth", None)                            # tables are for reading
+    pd.set_option("display.max_colwidth", None, "display.max_rows", None)  # tables are for reading
     try:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
         set_matplotlib_formats("svg")
@@ -270,10 +270,11 @@ def judged(tables, *names):
     tables: {profile: table}.
     """
     rows = verdicts(pd.concat([claims.ledger(t, p) for p, t in tables.items()], ignore_index=True), *names)
-    lacking = rows[rows.verdict == claims.NOT_TESTED].groupby(["profile", "claim"], sort=False)
-    sentences = [f"{p}, {claim}: not tested, for want of runs or images that its rule asks for: "
-                 + ', '.join(part.index.unique('encoder'))
-                 for (p, claim), part in lacking]
+    lacking = {}
+    for (p, claim), part in rows[rows.verdict == claims.NOT_TESTED].groupby(["profile", "claim"], sort=False):
+        lacking.setdefault((p, ", ".join(part.index.unique("encoder"))), []).append(claim)
+    sentences = [f"{p}, {', '.join(those)}: not tested, for want of runs or images that the rule asks for: {encoders}"
+                 for (p, encoders), those in lacking.items()]
     sentences += [sentence for p, t in tables.items() for sentence in claims.caveats(t, p, names)]
     return rows[rows.verdict != claims.NOT_TESTED], sentences
 
@@ -921,7 +922,7 @@ def share(table, column, xlabel, ax=None, title="", scale=100):
     won = shares(table, column)
     won = won[won.arch.isin(won[won.way == "added alone"].arch)]           # elsewhere only the start is left out
     if won.empty:
-        return _missing(ax, f"{title}: no remedy alone, nor one left out, is stored.")
+        return _missing(ax, f"{title}: no remedy alone, nor one left out, is among these runs.")
     rows = [(remedy, arch, scale * part[(part.arch == arch) & (part.way == way)].gain, way == "added alone")
             for remedy in dict.fromkeys(won.remedy) for part in [won[won.remedy == remedy]]
             for way in dict.fromkeys(part.way) for arch in present(part[part.way == way])]

@@ -197,22 +197,28 @@ def nutshell(rows, profile):
     n, yes, no, open_ = (len(whole), *((whole.verdict == v).sum() for v in DECISIONS))
     if not yes + no + open_:
         return []
+    fate = repeated(rows, profile)
 
-    def named(verdict):
-        found = [f"“{row.statement}”" + (f", and {speaks}" if (speaks := row.source.partition("; ")[2]).startswith("its code") else "")
-                 for row in whole.itertuples() if row.verdict == verdict]
-        return f" ({'; '.join(found)})" if found else ""
-    found = [f"Of {n} claims drawn from the paper {yes or 'none'} {'is' if yes < 2 else 'are'} supported on {profile}"
-             f"{named(claims.SUPPORTED)}, {no or 'none'} contradicted{named(claims.CONTRADICTED)}, and {open_ or 'none'} undecided, which "
-             "says neither"
+    def told(row):
+        """A claim, what the paper's code says of it, and what became of its verdicts on new seeds."""
+        onward = fate[(fate.claim == row.statement) & fate["first"].str.startswith(MARK[row.verdict])]
+        more = [speaks] if (speaks := row.source.partition("; ")[2]).startswith("its code") else []
+        more += [f"on new seeds {', '.join(f'{r.encoder} {r.became}' for r in onward.itertuples())}"] if len(onward) else []
+        return f"“{row.statement}”" + (f" ({'; '.join(more)})" if more else "")
+    found = [f"Of {n} claims drawn from the paper {yes or 'none'} {'is' if yes < 2 else 'are'} supported on {profile}, {no or 'none'} "
+             f"contradicted, and {open_ or 'none'} undecided, which says neither"
              + (f"; {n - yes - no - open_} not tested" if n > yes + no + open_ else "")
              + ". A claim is supported if every small encoder that it names supports it, and contradicted if one contradicts it."]
+    found += [f"{verdict.capitalize()}: {'; '.join(map(told, those.itertuples()))}."
+              for verdict in (claims.SUPPORTED, claims.CONTRADICTED) if len(those := whole[whole.verdict == verdict])]
     held = [f"{kept(both)[0]} of {kept(both)[1]} on {p}" for p in (profile, *(p for p, *_ in _elsewhere(rows, profile)))
             if kept(both := repeated(rows, p))[1]]
     found += [f"Of verdicts on single encoders that were repeated on new seeds, these hold: {', '.join(held)}."] if held else []
     again = pd.concat([repetition(rows, profile), *(part for *_, part in _elsewhere(rows, profile))])
-    less = dict.fromkeys(label for claim in claims.LENGTH if "beats" in claim for label, _ in _on(again, claim, claims.CONTRADICTED))
-    return [*found, *([f"Twice the epochs gain more than remedies at the usual number do on {_listed(less)}. That may explain the paper's "
+    less = [f"{few} at the usual number do on {_listed(on)}" for claim, few in (
+        ("improved_no_teacher_beats_longer", "the three remedies without a teacher"), ("improved_beats_longer", "the paper's four"))
+        if (on := dict.fromkeys(label for label, _ in _on(again, claim, claims.CONTRADICTED)))]
+    return [*found, *([f"On new seeds twice the epochs gain more than {', and more than '.join(less)}. That may explain the paper's "
                        "figure, and does not show what does: in schedules as short as ours an encoder is far from done."] if less else [])]
 
 
@@ -488,7 +494,7 @@ def _of_longer(again, where="", seen=""):
     images, seen: what seeds before it say, in words."""
     asked = {"longer_helps": f"Do twice the epochs help{where}?",
              "improved_no_teacher_beats_longer": f"Do the three remedies without a teacher gain more than twice the epochs do{where}?",
-             "improved_beats_longer": f"Do the paper's four remedies gain more than that{where}?"}
+             "improved_beats_longer": f"Do the paper's four remedies gain more than twice the epochs do{where}?"}
     found = []
     for claim, question in asked.items():
         if each := _each(again, claim):
@@ -507,7 +513,8 @@ def _of_again(rows, profile):
         both = repeated(rows, p)
         held, decided = kept(both)
         counts = [f"{held} of {decided} do"] if decided else []
-        counts += [f"{n} {words}" for words in (GONE, TURNED, NEW) if (n := (both.became == words).sum())]
+        counts += [f"{n} {words}" for words in (GONE, TURNED) if (n := (both.became == words).sum())]
+        counts += [f"{n} more {NEW}"] if (n := (both.became == NEW).sum()) else []
         which = "".join(f" {words}: {'; '.join(f'{r.again[0]} {r.claim} ({r.encoder})' for r in those.itertuples())}."
                         for became, words in ((TURNED, "Turned into their opposite"), (GONE, "Undecided now"), (NEW, "Decided only there"))
                         if len(those := both[both.became == became]))
@@ -638,7 +645,7 @@ def check_on_photographs(t):
                 ours.append(f"{100 * knn:.1f} % on {name}, {'no more' if near else 'more'} than {points} point{'s' * (points > 1)} below "
                             f"{views}")
         passed &= bool(ours)
-        said += ours or [f"outstanding: {views}"]
+        said += ours or [f"not trained yet, to be held against {views}"]
     return ["The check of the whole pipeline on photographs, ResNet-18 by the settings of the MoCo authors' CIFAR-10 notebook against "
             f"their kNN: {'; '.join(said)}." + ("" if passed else " Until it is reached, numbers on photographs are provisional.")]
 

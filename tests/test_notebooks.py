@@ -1,6 +1,7 @@
 """Each notebook runs as a reader runs it, on the smoke profile; and each is committed as a change of thought, without outputs."""
 import ast
 import os
+import re
 import subprocess
 import sys
 
@@ -135,6 +136,15 @@ def test_no_cell_of_several_lines_stands_in_two_notebooks():
     """What notebooks share belongs to lib; the parameters must stand in each."""
     cells = [cell.source for path in NOTEBOOKS for cell in code(path) if cell.id != "parameters" and cell.source.count("\n") > 1]
     assert len(set(cells)) == len(cells)
+
+
+def test_notebook_08_sets_whole_recipes_apart_from_single_remedies():
+    cells = {cell.id: cell.source for cell in code(ROOT / "notebooks" / "08_improved_baselines.ipynb")}
+    whole = re.compile(re.search(r'contains\("(.+?)"\)', cells["runs"]).group(1))
+    planned = {studies.change(config, p) for p in ("textures", "textures_again") for config in studies.improved(p)} - {""}
+    assert {change for change in planned if whole.search(change)} == {
+        "the paper's three", "the paper's four", "light-moco's recipe", "SEED alone", "32 epochs", "the paper's three, 32 epochs",
+        "the paper's four, 32 epochs"}
 
 
 def test_notebook_runs_from_its_own_folder_and_takes_encoders_as_text(smoke, tmp_path):

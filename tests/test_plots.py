@@ -338,7 +338,10 @@ def test_what_no_run_judges_is_a_sentence_and_not_a_row(monkeypatch):
     monkeypatch.setattr(claims, "ledger", lambda t, p: pd.DataFrame([row, lacking]))
     rows, sentences = plots.judged({"p": pd.DataFrame()}, "pretext_learned")
     assert rows.index.tolist() == [("p", "pretext_learned", "ResNet-18")]
-    assert sentences == ["p, pretext_learned: not tested, for want of runs or images that its rule asks for: DeiT-Ti"]
+    assert sentences == ["p, pretext_learned: not tested, for want of runs or images that the rule asks for: DeiT-Ti"]
+    monkeypatch.setattr(claims, "ledger", lambda t, p: pd.DataFrame([lacking, lacking | {"claim": "no_overfitting/deit_tiny"}]))
+    assert plots.judged({"p": pd.DataFrame()}, "pretext_learned", "no_overfitting")[1] == [     # one sentence for those of one fate
+        "p, pretext_learned, no_overfitting: not tested, for want of runs or images that the rule asks for: DeiT-Ti"]
 
 
 def test_rules_are_shown_clause_by_clause_and_whole():
