@@ -130,11 +130,17 @@ def speed(folder=None):
         return "`make bench` measures it on your machine; our own tables are outstanding."
     steps, lacking = found["steps"], [name for name in ("rivals", "limits") if name not in found]
 
-    def ratios(table, name, form):
+    missed = []
+
+    def ratios(table, name, form, goal=0, what=""):
+        """{encoder: median (least to most)}; a goal that a median does not reach is noted in `missed`."""
+        short = [f"{models.ENCODERS[a].label} {value:{form}}" for a, value in table[name].items() if value < goal]
+        missed.extend([f"{what} ({', '.join(short)}; goal {goal:{form if form.endswith('%') else 'g'}})"] if short else [])
         return {a: f"{row[name]:{form}} ({row[f'{name}_least']:{form}} to {row[f'{name}_most']:{form}})" for a, row in table.iterrows()}
 
     rows = {"whole training step, images/s": {a: f"{row.whole_step_images_per_second:,.0f}" for a, row in steps.iterrows()},
-            f"share of the bare model step's rate (goal {steps.goal.iloc[0]:.0%})": ratios(steps, "ratio", ".0%")}
+            f"share of the bare model step's rate (goal {steps.goal.iloc[0]:.0%})": ratios(
+                steps, "ratio", ".0%", steps.goal.iloc[0], "the share of the bare step's rate")}
     if "limits" in found:
         rows["bare step, share of this machine's limit (its rate of one large product or copy)"] = {
             a: f"{share:.0%}" for a, share in found["limits"].share_of_limit.items()}
@@ -146,10 +152,12 @@ def speed(folder=None):
     for name, part in rivals.items():
         if name.startswith("ours") or "bare" in name:                      # those have other steps or no data
             continue
-        goal = f" (goal {part.goal.iloc[0]:g})" if part.goal.iloc[0] > 0 else ""
-        rows[f"ours, times as fast as: {name}{goal}"] = ratios(part, "ours_is_times_as_fast", ".1f")
+        goal = part.goal.iloc[0]
+        rows[f"ours, times as fast as: {name}{f' (goal {goal:g})' if goal > 0 else ''}"] = ratios(
+            part, "ours_is_times_as_fast", ".1f", goal, f"times as fast as {name}")
         if "goal_with_the_same" in part and (goal := part.goal_with_the_same.iloc[0]) > 0:         # not on a GPU
-            rows[f"the same with torchvision's layers on both sides (goal {goal:g})"] = ratios(part, "with_the_same_layers", ".1f")
+            rows[f"the same with torchvision's layers on both sides (goal {goal:g})"] = ratios(
+                part, "with_the_same_layers", ".1f", goal, f"times as fast as {name} with the same layers")
         if (bare := rivals.get(f"{name}, bare step")) is not None:
             most = part.ours_is_times_as_fast / bare.ours_is_times_as_fast
             rows[f"{name} on a constant batch, times as fast as {name}: the most that a pipeline could give"] = {
@@ -160,7 +168,8 @@ def speed(folder=None):
     for r in (table.iloc[0] for table in found.values()):
         where.setdefault(f"{r.device}, {r.cores} cores, torch {r.torch}", {})[r.commit[:7]] = None
     machines = "; ".join(f"{machine}, at {', '.join(commits)}" for machine, commits in where.items())
-    return (f"{markdown(drawn)}\n\nA range in brackets: the least and the most of the rounds, before it their median. Measured by "
+    goals = f"Missed of the goals that we set ourselves: {'; '.join(missed)}. " if missed else ""
+    return (f"{markdown(drawn)}\n\n{goals}A range in brackets: the least and the most of the rounds, before it their median. Measured by "
             f"`make bench` on {machines}; in turns, so that other load on the machine moves ratios less than rates. Tables, "
             "each with the commit that it was measured at, in "
             f"[results/bench](results/bench): {', '.join(sorted(path.stem for path in folder.glob('*.csv')))}"
