@@ -288,13 +288,18 @@ def changes_html(changed, pages):
             return shown + "<br>".join([*(number(part) for part in claims.effect(row) if part), f"n = {row.n:.0f}"]), row.verdict
         return shown + ("" if np.isnan(row.effect) else f"{row.effect:+.3g}"), row.verdict
 
-    body = []
+    def code(name):                                                        # may break after an underscore
+        return f"<code>{text(name).replace('_', '_<wbr>')}</code>"
+
+    body, seen = [], set()
     for row in changed.itertuples():
         name, _, arch = row.claim.partition("/")
         c, encoder = claims.BY_NAME.get(name), models.ENCODERS[arch].label if arch in models.ENCODERS else arch or "all together"
-        body.append([(f"{text(row.date)} <code>{row.commit[:7]}</code><br>{text(row.subject)}",
+        why = f"<br>{text(row.subject)}" if row.commit not in seen else ""       # once, elsewhere under the pointer
+        seen.add(row.commit)
+        body.append([(f'<span title="{text(row.subject)}">{text(row.date)} <code>{row.commit[:7]}</code></span>{why}',
                       f"{row.date} {len(changed) - len(body):06}"),
-                     f"{stated(c, pages) if c else ''}<br><code>{text(name)}</code>", f"<code>{text(row.profile)}</code>", text(encoder),
+                     f"{stated(c, pages) if c else ''}<br>{code(name)}", code(row.profile), text(encoder),
                      told(row.before, row.claim), told(row.after, row.claim),
                      "yes" if told(row.before, row.claim)[1] != told(row.after, row.claim)[1] else "no"])
     if not body:

@@ -200,7 +200,7 @@ def report(args):
         delayed(executed)(notebook, output, {"profile": profile} | own_parameters(notebook, parameters))
         for notebook, output in zip(notebooks, drawn))
     for notebook, anew in zip(notebooks, made):
-        print(f"    {notebook.stem}: {'executed' if anew else 'unchanged'}, {time.time() - started:.0f} s", flush=True)
+        print(f"    {notebook.stem}: {'executed' if anew else 'unchanged'}, {time.time() - started:.0f} s after the start", flush=True)
 
     print("3/3 drawing the pages", flush=True)
     mine = profile if data or profile not in studies.COMMITTED else None   # other data are the reader's, also under our profile
