@@ -647,7 +647,8 @@ def check_on_photographs(t):
         passed &= bool(ours)
         said += ours or [f"not trained yet, to be held against {views}"]
     return ["The check of the whole pipeline on photographs, ResNet-18 by the settings of the MoCo authors' CIFAR-10 notebook against "
-            f"their kNN: {'; '.join(said)}." + ("" if passed else " Until it is reached, numbers on photographs are provisional.")]
+            f"their kNN: {'; '.join(said)}." + (
+                "" if passed else " It is outstanding: until it is passed, numbers on photographs are provisional.")]
 
 
 def bear_in_mind(t, rows, profiles, mine=""):
