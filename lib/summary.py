@@ -314,7 +314,8 @@ def answers(t, rows, profile):
     labels = own[(own.method == "supervised") & (own.epochs > 0) & (own.width == 1) & (own.data == arms.data.iloc[0])]
     onward = {(r.claim, r.encoder): ONWARD[r.became] for r in repeated(rows, profile).itertuples() if r.became in ONWARD}
     return [*_of_learning(own, arms, labels), *_of_pretext(own, arms, mine, onward), *_of_clusters(arms, mine), *_of_factors(arms, labels),
-            *_of_remedies(arms, mine, onward), *_of_length(own, arms, mine, onward, repetition(rows, profile)), *_of_again(rows, profile)]
+            *_of_remedies(arms, mine, onward), *_of_length(own, arms, mine, onward, repetition(rows, profile)),
+            *_of_photographs(t, rows, profile), *_of_again(rows, profile)]
 
 
 def _of_learning(t, arms, labels):
@@ -415,6 +416,37 @@ def _of_length(t, arms, rows, onward, again):
     return [("Do twice the epochs help?", sentence(f"{which}; no verdict, for it had no rule beforehand"), seen)] if longer else []
 
 
+def _of_photographs(t, rows, profile):
+    """The same questions on photographs, as far as a committed profile with other images than `profile` has encoders for them. t: the
+    tidy table, of all profiles; rows: the ledger."""
+    found = []
+    for p in [p for p in studies.COMMITTED if p != profile and not studies.profile(p).repeats]:
+        own, mine = t[t.profile == p], rows[rows.profile == p]
+        arms = claims.baseline(own) if len(own) else own
+        if not len(arms) or "photographs" not in KIND.get(arms.data.iloc[0], "") or arms.data.iloc[0] in set(t.data[t.profile == profile]):
+            continue
+        before, raw = own[(own.epochs == 0) & (own.width == 1)], own[own.arch == "pixels"].knn_test.mean()
+        words = {mark: f"on new seeds {verdict}" for verdict, mark in MARK.items()}
+        onward = {(r.claim, r.encoder): words[r.again[0]] if r.became == NEW else ONWARD[r.became]
+                  for r in repeated(rows, p).itertuples() if r.became != OPEN}
+        each = {a: (arms[arms.arch == a], before[before.arch == a]) for a in models.SMALL if a in set(arms.arch)}
+        yes = [LABEL[a] for a, of_both in each.items() if claims.learned(*of_both)]
+        high = [LABEL[a] for a, (after, _) in each.items() if after.knn_test.mean() > raw]
+        lead = f"{_listed(yes) or 'None'} {'does' if len(yes) < 2 else 'do'}, by kNN accuracy over the untrained"
+        both = [f"{LABEL[a]} {untrained.knn_test.mean():.1%} and {trained.knn_test.mean():.1%}" for a, (trained, untrained) in each.items()]
+        found.append(("Do they learn on photographs?",
+                      lead + ("." if np.isnan(raw) else f"; better than raw pixels: {_listed(high) or 'none'}."),
+                      f"On {p}, kNN accuracy untrained and trained: {', '.join(both)}"
+                      + ("." if np.isnan(raw) else f"; raw pixels {raw:.1%}.")))
+        for claim, question in (("pretext_learned", "Does training make them better at the pretext task on photographs?"),
+                                ("no_overfitting", "And without overfitting on photographs?"),
+                                ("improved_no_teacher_helps", "Do the three remedies without a teacher help on photographs?")):
+            named = {v: [_onward(name, r, onward) for name, r in _on(mine, claim, v)] for v in DECISIONS}
+            if any(named.values()):
+                found.append((question, sentence(_by_verdict(named)), f"On {p}: {_each(mine, claim)}."))
+    return found
+
+
 def _by_verdict(names):
     """{verdict: names} as text: "yes on A and B; no on C"."""
     return "; ".join(f"{lead} on {_listed(names[v])}" for v, lead in zip(DECISIONS, ("yes", "no", "undecided")) if names.get(v))
@@ -445,16 +477,18 @@ def _lead(rows, claim, onward=None):
     """The verdict on a claim as a whole in a few words, and on which encoders it is decided; of those whose verdict does not hold on other
     seeds that too (onward: as _of_remedies has it)."""
     verdict = _whole(rows, claim)
-
-    def named(name, row):
-        became = (onward or {}).get((row.statement, name), ONWARD[HELD])
-        return name if became == ONWARD[HELD] else f"{name} ({became})"
-    yes, no = ([named(*each) for each in _on(rows, claim, v)] for v in (claims.SUPPORTED, claims.CONTRADICTED))
+    yes, no = ([_onward(*each, onward or {}) for each in _on(rows, claim, v)] for v in (claims.SUPPORTED, claims.CONTRADICTED))
     if verdict == claims.NOT_TESTED or verdict == claims.SUPPORTED and {*yes} <= {*LABEL.values()}:
         return LEAD[verdict]
     yes, no = _listed(yes), _listed(no)
     parts = [f"yes on {yes}" if yes else "shown on none", *([f"no on {no}"] if no else [])]
     return f"{LEAD[verdict].rstrip('.')}: {', '.join(parts)}."
+
+
+def _onward(name, row, onward):
+    """An encoder's name, and what became of its verdict on new seeds where it does not hold there."""
+    became = onward.get((row.statement, name), ONWARD[HELD])
+    return name if became == ONWARD[HELD] else f"{name} ({became})"
 
 
 def _listed(names):

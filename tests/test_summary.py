@@ -145,6 +145,44 @@ def test_the_papers_questions_are_answered_from_the_numbers_of_all_encoders_or_n
     assert "gains by the paper's four remedies" not in summary.grid(pd.concat([rest, gains[1:]]), "textures").encoder.tolist()
 
 
+def test_the_questions_are_answered_on_photographs_too_as_far_as_they_were_tried(tmp_path):
+    store = made_up_store(tmp_path, "textures", archs=(*models.SMALL, models.LARGE))
+    t = report.table("textures", "cifar10_subset", store=made_up_store(store, "cifar10_subset", archs=("mobilenet_v3_small", "resnet18")))
+    photos = t.profile == "cifar10_subset"
+    for arch, before, after in (("pixels", 0.4, 0.4), ("mobilenet_v3_small", 0.2, 0.3), ("resnet18", 0.3, 0.5)):
+        for name in ("knn_test", "knn_val"):
+            t.loc[photos & (t.arch == arch), name] = np.where(t.epochs[photos & (t.arch == arch)] > 0, after, before)
+    row = {"test": "", "n": 3, "data": "cifar10_jpeg", "purer": np.nan, "runs": "", "source": "ours", "profile": "cifar10_subset",
+           "effect": 0.01, "low": 0.0, "high": 0.02}
+    statement = {claim.name: claim.statement for claim in claims.CLAIMS}
+    own = pd.DataFrame([row | {"claim": claim, "statement": statement[claim.split("/")[0]], "verdict": verdict} for claim, verdict in (
+        ("pretext_learned/mobilenet_v3_small", claims.CONTRADICTED), ("pretext_learned/resnet18", claims.SUPPORTED),
+        ("no_overfitting/resnet18", claims.NOT_TESTED), ("improved_no_teacher_helps/mobilenet_v3_small", claims.UNDECIDED))])
+    rows = pd.concat([report.ledger(t[~photos], ["textures"]), own])
+
+    def answered(t, rows):
+        return {question: said for question, *said in summary.answers(t, rows, "textures") if "photographs" in question}
+    found = answered(t, rows)
+    assert [*found] == ["Do they learn on photographs?", "Does training make them better at the pretext task on photographs?",
+                        "Do the three remedies without a teacher help on photographs?"]
+    lead, why = found["Do they learn on photographs?"]
+    assert lead == "MobileNetV3-Small and ResNet-18 do, by kNN accuracy over the untrained; better than raw pixels: ResNet-18."
+    assert why == ("On cifar10_subset, kNN accuracy untrained and trained: MobileNetV3-Small 20.0% and 30.0%, ResNet-18 30.0% and 50.0%; "
+                   "raw pixels 40.0%.")
+    lead, why = found["Does training make them better at the pretext task on photographs?"]
+    assert lead == "Yes on ResNet-18; no on MobileNetV3-Small."
+    assert why == ("On cifar10_subset: +1.0 points [+0.0, +2.0] on MobileNetV3-Small (contradicted), "
+                   "+1.0 points [+0.0, +2.0] on ResNet-18 (supported).")
+    help_, again = "Do the three remedies without a teacher help on photographs?", own.iloc[[3]].assign(profile="cifar10_subset_again")
+    for verdict, words in ((claims.UNDECIDED, ""), (claims.CONTRADICTED, " (on new seeds contradicted)")):
+        assert answered(t, pd.concat([rows, again.assign(verdict=verdict)]))[help_][0] == f"Undecided on MobileNetV3-Small{words}."
+    lead, why = answered(t[t.arch != "pixels"], rows)["Do they learn on photographs?"]
+    assert lead.endswith("over the untrained.") and why.endswith("50.0%.") and "pixels" not in lead + why
+    worse = t.assign(knn_val=t.knn_val.mask(photos & (t.arch == "resnet18") & (t.epochs > 0), 0.1))
+    assert answered(worse, rows)["Do they learn on photographs?"][0].startswith("MobileNetV3-Small does, by")
+    assert answered(t[~photos], rows[rows.profile == "textures"]) == {}
+
+
 def test_a_repetition_says_which_verdicts_hold_and_what_longer_training_gains(tmp_path):
     t = report.table("textures", store=made_up_store(tmp_path, "textures", archs=(*models.SMALL, models.LARGE)))
     before = report.ledger(t, ["textures"])
