@@ -236,7 +236,7 @@ CLAIMS.append(Claim("improved_gathers_paper",
                     "the paper's four remedies together: intra-class alignment of raw features of held-out originals, the baseline's minus "
                     "this arm's, otherwise as improved_helps; an association: no cause is claimed; all five encoders: one that contradicts "
                     "refutes", "closeness", "08_improved_baselines"))
-# Twice the epochs are the rival explanation of any remedy. Seeds below UNSEEN had been looked at when these rules were written.
+# Twice the epochs are the rival of any remedy. Seeds below UNSEEN had been looked at when these rules were written.
 UNSEEN = 5
 LENGTH = {          # claim -> (statement, the arm, what it is set against), arms as in arms_of_length
     "longer_helps": ("Twice the epochs help small models", "longer", "once"),
@@ -248,8 +248,7 @@ ARMS = {"once": "the baseline", "longer": "the baseline for twice the epochs"} |
     r.name: f"{r.arm}, at the baseline's number of epochs (those spent on a start counted)"
     for r in REMEDIES if r.name in ("improved", "improved_no_teacher")}
 for _name, (_statement, _arm, _other) in LENGTH.items():
-    CLAIMS.append(Claim(_name, _statement, "ours: the rival explanation of fig. 1, whose improved models have 200 or 800 epochs, its "
-                        "baselines 200",
+    CLAIMS.append(Claim(_name, _statement, "ours: in fig. 1 improved models have 200 and 800 epochs, baselines 200 alone",
                         f"{ARMS[_arm]}: linear-probe accuracy on held-out images (the probe's learning rate chosen on val), minus "
                         f"{ARMS[_other]} of the same encoder, learning rate and weight decay, paired by seed, on seeds {UNSEEN} and above "
                         "alone, since runs of the others had been seen when this rule was written; supported if the 95 % interval lies "

@@ -295,9 +295,9 @@ def changes_html(changed, pages):
     for row in changed.itertuples():
         name, _, arch = row.claim.partition("/")
         c, encoder = claims.BY_NAME.get(name), models.ENCODERS[arch].label if arch in models.ENCODERS else arch or "all together"
-        why = f"<br>{text(row.subject)}" if row.commit not in seen else ""       # once, elsewhere under the pointer
+        head, again = f"{text(row.date)} <code>{row.commit[:7]}</code>", row.commit in seen
         seen.add(row.commit)
-        body.append([(f'<span title="{text(row.subject)}">{text(row.date)} <code>{row.commit[:7]}</code></span>{why}',
+        body.append([(f"<details><summary>{head}</summary>{text(row.subject)}</details>" if again else f"{head}<br>{text(row.subject)}",
                       f"{row.date} {len(changed) - len(body):06}"),
                      f"{stated(c, pages) if c else ''}<br>{code(name)}", code(row.profile), text(encoder),
                      told(row.before, row.claim), told(row.after, row.claim),

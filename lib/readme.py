@@ -30,6 +30,7 @@ from lib.summary import (
     of_what,
     overall,
     partly,
+    pending,
     said,
     sentence,
     short,
@@ -81,7 +82,8 @@ def front(t, rows):
     if len(compared := against(t, rows)):
         blocks += [RIVAL, markdown(compared), sentence(IN_AGAINST)]
     first, *others = profiles
-    notes = [*claims.caveats(t, first), *(sentence for p in others for sentence in claims.limits(t, p)), *check_on_photographs(t)]
+    notes = [*(sentence for p in profiles for sentence in pending(t, p)), *claims.caveats(t, first),
+             *(sentence for p in others for sentence in claims.limits(t, p)), *check_on_photographs(t)]
     blocks += ["To bear in mind:", bullets(notes)] if notes else []
     blocks += [f"![{FIGURE}](results/figure.svg)", f"The committed runs of `{first}`: {DOTS}.", numbers(t, first),
                BEHIND.format(f"the numbers of {', '.join(f'`{p}`' for p in others)}, " if others else "")]
@@ -134,7 +136,8 @@ def speed(folder=None):
 
     def ratios(table, name, form, goal=0, what=""):
         """{encoder: median (least to most)}; a goal that a median does not reach is noted in `missed`."""
-        short = [f"{models.ENCODERS[a].label} {value:{form}}" for a, value in table[name].items() if value < goal]
+        short = [f"{models.ENCODERS[a].label} {value:{form}}" for a, value in table[name].items()
+                 if round(value, 2 if form.endswith("%") else 1) < goal]
         missed.extend([f"{what} ({', '.join(short)}; goal {goal:{form if form.endswith('%') else 'g'}})"] if short else [])
         return {a: f"{row[name]:{form}} ({row[f'{name}_least']:{form}} to {row[f'{name}_most']:{form}})" for a, row in table.iterrows()}
 
@@ -168,7 +171,7 @@ def speed(folder=None):
     for r in (table.iloc[0] for table in found.values()):
         where.setdefault(f"{r.device}, {r.cores} cores, torch {r.torch}", {})[r.commit[:7]] = None
     machines = "; ".join(f"{machine}, at {', '.join(commits)}" for machine, commits in where.items())
-    goals = f"Missed of the goals that we set ourselves: {'; '.join(missed)}. " if missed else ""
+    goals = f"Goals that we set ourselves and missed: {'; '.join(missed)}. " if missed else ""
     return (f"{markdown(drawn)}\n\n{goals}A range in brackets: the least and the most of the rounds, before it their median. Measured by "
             f"`make bench` on {machines}; in turns, so that other load on the machine moves ratios less than rates. Tables, "
             "each with the commit that it was measured at, in "

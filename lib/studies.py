@@ -524,7 +524,7 @@ SWEEPS = {"taus": temperature, "queues": negatives, "strengths": augmentation, "
 def improved(name, data=None, archs=None):
     """Notebook 08: the paper's remedies together, with the SEED start and without, and our recipe once there is one (claims.OURS), against
     the baseline and SEED alone, all at equal epochs; on the encoders of the remedies also light-moco, each remedy alone and left out, and
-    twice the epochs: the baseline on every seed, since that is the rival explanation, and, on the first of them, the remedies without a
+    twice the epochs: the baseline on every seed, since that is the rival of any remedy, and, on the first of them, the remedies without a
     teacher on top of it. Where nothing is swept, only the paper's remedies without SEED's start and our recipe, on the encoders of the
     remedies and those of Profile.together. Of a repetition (Profile.repeats) only the baseline, once and for twice the epochs, the paper's
     remedies without SEED's start and, where it has the reference, with it, and that start alone."""

@@ -33,7 +33,7 @@ AGAINST = {          # claim -> what is set against what, in the table of time a
     "improved_beats_longer": "the four, against twice its epochs"}
 IN_AGAINST = ("points of linear accuracy, 95 % intervals over seeds, not corrected for their number; remedies at the baseline's epochs and "
               "learning rate. After an arrow new seeds; no mark: seen before there was a rule")
-RIVAL = "A longer training is the rival explanation of the paper's gains:"
+RIVAL = "The remedies, or a longer training? The paper's improved models have 200 and 800 epochs, its baselines 200 alone:"
 DOTS = "each mark is a seed, each bar a 95 % interval; no bar where a run's number is only a bound"
 FACTORS = {"polarity": "which of light and dark is pattern and which ground"}      # of textures, in words
 SUPERVISED = "supervised, same recipe"    # as plots.ARM_LABELS, which is not imported where no figure is drawn
@@ -197,13 +197,17 @@ def nutshell(rows, profile):
     n, yes, no, open_ = (len(whole), *((whole.verdict == v).sum() for v in DECISIONS))
     if not yes + no + open_:
         return []
-    fate = repeated(rows, profile)
+    fate, verb = repeated(rows, profile), {claims.SUPPORTED: "supports", claims.CONTRADICTED: "contradicts"}
 
     def told(row):
         """A claim, what the paper's code says of it, and what became of its verdicts on new seeds."""
-        onward = fate[(fate.claim == row.statement) & fate["first"].str.startswith(MARK[row.verdict])]
-        more = [speaks] if (speaks := row.source.partition("; ")[2]).startswith("its code") else []
-        more += [f"on new seeds {', '.join(f'{r.encoder} {r.became}' for r in onward.itertuples())}"] if len(onward) else []
+        those, mark = fate[fate.claim == row.statement], MARK[row.verdict]
+        onward, still = those[those["first"].str.startswith(mark)], those.again.str.startswith(mark).any()
+        speaks = row.source.partition("; ")[2].replace("its code's figures", "the figures of the paper's code")
+        more = [speaks] if speaks.startswith("the figures") else []
+        more += [f"on new seeds {', '.join(f'{r.encoder} {r.became}' for r in onward.itertuples())}"
+                 + ("" if still else f", so none {verb[row.verdict]} it there")] if len(onward) else []
+        more += ["not repeated on new seeds"] if len(fate) and not len(onward) else []
         return f"“{row.statement}”" + (f" ({'; '.join(more)})" if more else "")
     found = [f"Of {n} claims drawn from the paper {yes or 'none'} {'is' if yes < 2 else 'are'} supported on {profile}, {no or 'none'} "
              f"contradicted, and {open_ or 'none'} undecided, which says neither"
@@ -214,12 +218,14 @@ def nutshell(rows, profile):
     held = [f"{kept(both)[0]} of {kept(both)[1]} on {p}" for p in (profile, *(p for p, *_ in _elsewhere(rows, profile)))
             if kept(both := repeated(rows, p))[1]]
     found += [f"Of verdicts on single encoders that were repeated on new seeds, these hold: {', '.join(held)}."] if held else []
-    again = pd.concat([repetition(rows, profile), *(part for *_, part in _elsewhere(rows, profile))])
-    less = [f"{few} at the usual number do on {_listed(on)}" for claim, few in (
-        ("improved_no_teacher_beats_longer", "the three remedies without a teacher"), ("improved_beats_longer", "the paper's four"))
-        if (on := dict.fromkeys(label for label, _ in _on(again, claim, claims.CONTRADICTED)))]
-    return [*found, *([f"On new seeds twice the epochs gain more than {', and more than '.join(less)}. That may explain the paper's "
-                       "figure, and does not show what does: in schedules as short as ours an encoder is far from done."] if less else [])]
+    less = []
+    for images, again in ((profile, repetition(rows, profile)), *((p, part) for p, _, part in _elsewhere(rows, profile))):
+        less += [f"{few} on {_listed(on)} ({images})" for claim, few in (
+            ("improved_no_teacher_beats_longer", "the three remedies without a teacher"), ("improved_beats_longer", "the paper's four"))
+            if (on := [label for label, _ in _on(again, claim, claims.CONTRADICTED)])]
+    return [*found, *([f"On new seeds twice the epochs of the baseline gain more than remedies at the usual number: more than "
+                       f"{', '.join(less)}. That bears on the paper's gains at 800 epochs over 200, not on those at 200; and in "
+                       "schedules as short as ours an encoder is far from done."] if less else [])]
 
 
 def against(t, rows):
@@ -312,7 +318,7 @@ def answers(t, rows, profile):
     if not len(arms) or not {*models.SMALL, models.LARGE} <= set(arms.arch):
         return []
     labels = own[(own.method == "supervised") & (own.epochs > 0) & (own.width == 1) & (own.data == arms.data.iloc[0])]
-    onward = {(r.claim, r.encoder): ONWARD[r.became] for r in repeated(rows, profile).itertuples() if r.became in ONWARD}
+    onward = _fates(rows, profile)
     return [*_of_learning(own, arms, labels), *_of_pretext(own, arms, mine, onward), *_of_clusters(arms, mine), *_of_factors(arms, labels),
             *_of_remedies(arms, mine, onward), *_of_length(own, arms, mine, onward, repetition(rows, profile)),
             *_of_photographs(t, rows, profile), *_of_again(rows, profile)]
@@ -417,34 +423,47 @@ def _of_length(t, arms, rows, onward, again):
 
 
 def _of_photographs(t, rows, profile):
-    """The same questions on photographs, as far as a committed profile with other images than `profile` has encoders for them. t: the
-    tidy table, of all profiles; rows: the ledger."""
-    found = []
-    for p in [p for p in studies.COMMITTED if p != profile and not studies.profile(p).repeats]:
-        own, mine = t[t.profile == p], rows[rows.profile == p]
-        arms = claims.baseline(own) if len(own) else own
-        if not len(arms) or "photographs" not in KIND.get(arms.data.iloc[0], "") or arms.data.iloc[0] in set(t.data[t.profile == profile]):
-            continue
-        before, raw = own[(own.epochs == 0) & (own.width == 1)], own[own.arch == "pixels"].knn_test.mean()
-        words = {mark: f"on new seeds {verdict}" for verdict, mark in MARK.items()}
-        onward = {(r.claim, r.encoder): words[r.again[0]] if r.became == NEW else ONWARD[r.became]
-                  for r in repeated(rows, p).itertuples() if r.became != OPEN}
-        each = {a: (arms[arms.arch == a], before[before.arch == a]) for a in models.SMALL if a in set(arms.arch)}
-        yes = [LABEL[a] for a, of_both in each.items() if claims.learned(*of_both)]
-        high = [LABEL[a] for a, (after, _) in each.items() if after.knn_test.mean() > raw]
-        lead = f"{_listed(yes) or 'None'} {'does' if len(yes) < 2 else 'do'}, by kNN accuracy over the untrained"
-        both = [f"{LABEL[a]} {untrained.knn_test.mean():.1%} and {trained.knn_test.mean():.1%}" for a, (trained, untrained) in each.items()]
-        found.append(("Do they learn on photographs?",
-                      lead + ("." if np.isnan(raw) else f"; better than raw pixels: {_listed(high) or 'none'}."),
-                      f"On {p}, kNN accuracy untrained and trained: {', '.join(both)}"
-                      + ("." if np.isnan(raw) else f"; raw pixels {raw:.1%}.")))
-        for claim, question in (("pretext_learned", "Does training make them better at the pretext task on photographs?"),
-                                ("no_overfitting", "And without overfitting on photographs?"),
-                                ("improved_no_teacher_helps", "Do the three remedies without a teacher help on photographs?")):
+    """The same questions on photographs, as far as committed profiles have encoders for them, beside a profile on other images. t: the
+    tidy table, rows: the ledger, of all profiles."""
+    def photographs(p):
+        return any("photographs" in KIND.get(data, "") for data in t.data[t.profile == p])
+    found, others = [], [p for p in studies.COMMITTED if not studies.profile(p).repeats and photographs(p)]
+    for p in others if not photographs(profile) else []:
+        own, mine, onward = t[t.profile == p], rows[rows.profile == p], _fates(rows, p)
+        own = own[own.data == claims.baseline(own).data.iloc[0]] if len(claims.baseline(own)) else own[:0]
+        where = "on photographs" + (f" ({p})" if len(others) > 1 else "")
+        found += _of_learning_at_all(own, p, where) if len(own) else []
+        again = repetition(rows, p)
+        for claim, question in (("pretext_learned", f"Does training make them better at the pretext task {where}?"),
+                                ("no_overfitting", f"And without overfitting {where}?"),
+                                ("improved_no_teacher_helps", f"Do the three remedies without a teacher help {where}?")):
             named = {v: [_onward(name, r, onward) for name, r in _on(mine, claim, v)] for v in DECISIONS}
-            if any(named.values()):
-                found.append((question, sentence(_by_verdict(named)), f"On {p}: {_each(mine, claim)}."))
+            hardly = [name for v in DECISIONS for name, r in _on(mine, claim, v) if claims.NOT_SOLVED in claims.reading(r)]
+            why = [f"On {p}: {_each(mine, claim)}"]
+            why += [f"on new seeds: {_each(again, claim)}"] if _each(again, claim) and any(_on(again, claim, v) for v in DECISIONS) else []
+            why += [f"too little of the task is learned to tell on {_listed(hardly)}"] if hardly else []
+            found += [(question, sentence(_by_verdict(named)), f"{'; '.join(why)}.")] if any(named.values()) else []
     return found
+
+
+def _of_learning_at_all(t, profile, where):
+    """Which encoders have learned (claims.learned), of those with an untrained self, and which do better than raw pixels. t: the runs of
+    a profile on one data set; where: on what images, in words."""
+    arms, before, raw = claims.baseline(t), t[(t.epochs == 0) & (t.width == 1)], t[t.arch == "pixels"].knn_test.mean()
+    each = {a: (arms[arms.arch == a], before[before.arch == a]) for a in models.SMALL
+            if set(arms.seed[arms.arch == a]) & set(before.seed[before.arch == a])}
+    if not each:
+        return []
+    yes = [LABEL[a] for a, of_both in each.items() if claims.learned(*of_both)]
+    no = [LABEL[a] for a in each if LABEL[a] not in yes]
+    high = [LABEL[a] for a, (after, _) in each.items() if after.knn_test.mean() > raw]
+    both = [f"{LABEL[a]} {untrained.knn_test.mean():.1%} and {trained.knn_test.mean():.1%}" for a, (trained, untrained) in each.items()]
+    lead = f"{_listed(yes) or 'None'} {'does' if len(yes) < 2 else 'do'}, by kNN accuracy over the untrained"
+    lead += (f"; not shown on {_listed(no)}" if no and yes else "") + (
+        "" if np.isnan(raw) else f"; on average better than raw pixels: {_listed(high) or 'none'}")
+    return [(f"Do they learn {where}?", f"{lead}.",
+             f"On {profile}, kNN accuracy untrained and trained: {', '.join(both)}"
+             + ("." if np.isnan(raw) else f"; raw pixels {raw:.1%}."))]
 
 
 def _by_verdict(names):
@@ -499,6 +518,13 @@ def _listed(names):
 
 HELD, GONE, TURNED, NEW, OPEN = "holds", "undecided now", "the opposite now", "decided now", "undecided in both"
 ONWARD = {HELD: "on new seeds too", GONE: "on new seeds undecided", TURNED: "on new seeds the reverse"}
+
+
+def _fates(rows, profile):
+    """{(statement, encoder): what became of that verdict on new seeds, in words}, as far as it was decided in one of the two."""
+    decided = {MARK[verdict]: f"on new seeds {verdict}" for verdict in DECISIONS}
+    return {(r.claim, r.encoder): ONWARD.get(r.became, decided[r.again[0]]) for r in repeated(rows, profile).itertuples()
+            if r.became != OPEN}
 
 
 def kept(both):
@@ -666,7 +692,7 @@ def check_on_photographs(t):
     pipeline, as a list of one sentence; none where the table holds no run on CIFAR-10."""
     if not len(t) or not t.data.isin(WITHIN).any():
         return []
-    said, passed, theirs = [], True, published()
+    said, missed, lacking, theirs = [], False, [], published()
     theirs = theirs[theirs.source.str.startswith("MoCo authors") & (theirs.epochs == studies.profile("cifar10").long)]
     for known in theirs.itertuples():
         views, ours = f"{known.knn_percent:g} % with {'both views as queries' if known.query_views == 2 else 'one view as query'}", []
@@ -675,14 +701,16 @@ def check_on_photographs(t):
                      if (c.projector, 1 + c.symmetric) == ("linear", known.query_views)]
             for knn in t[(t.profile == "cifar10") & t.run.isin(names)].get("knn_projection_test", pd.Series(dtype=float)).dropna():
                 near = round(100 * knn, 1) >= known.knn_percent - points
-                passed &= near
+                missed |= not near
                 ours.append(f"{100 * knn:.1f} % on {name}, {'no more' if near else 'more'} than {points} point{'s' * (points > 1)} below "
                             f"{views}")
-        passed &= bool(ours)
-        said += ours or [f"not trained yet, to be held against {views}"]
+        said += ours
+        lacking += [] if ours else [views]
+    said += [f"not trained yet is what is to be held against {' and '.join(lacking)}"] if lacking else []
     return ["The check of the whole pipeline on photographs, ResNet-18 by the settings of the MoCo authors' CIFAR-10 notebook against "
-            f"their kNN: {'; '.join(said)}." + (
-                "" if passed else " It is outstanding: until it is passed, numbers on photographs are provisional.")]
+            f"their kNN: {'; '.join(said)}." + (" It is not passed, so numbers on photographs are provisional." if missed else
+                                                " It is outstanding: until it is passed, numbers on photographs are provisional."
+                                                if lacking else "")]
 
 
 def bear_in_mind(t, rows, profiles, mine=""):
