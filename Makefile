@@ -20,7 +20,7 @@ report: .venv/installed  ## train what PROFILE (quick) lacks, execute the notebo
 	$(RUN) lib.report --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS)) $(foreach p,$(subst $(comma) ,$(comma),$(PARAMS)),-p "$(p)")
 
 render: PROFILE := textures
-render: .venv/installed  ## draw the report from the committed results alone, in place of yours; trains nothing, two minutes
+render: .venv/installed  ## draw the report from the committed results alone, in place of yours; trains nothing, three minutes
 	$(RUN) lib.report --profile $(PROFILE) --no-train
 
 test: .venv/installed  ## the whole test suite

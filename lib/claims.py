@@ -649,7 +649,8 @@ def _of_remedies(t, profile, remedies, reference):
 def _other_teacher(large, profile):
     seed = large.seed.min()
     return [f"On {profile}, SEED's teacher is {models.ENCODERS[large.arch.iloc[0]].label} of seed {seed}; the rules, written before, name "
-            "its seed 0."] if seed > 0 else []
+            "its seed 0. Arms with a start by SEED thus differ from those before in the teacher as well as in seeds, and no interval "
+            "covers teachers."] if seed > 0 else []
 
 
 def limits(table, profile, reference=models.LARGE):

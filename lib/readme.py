@@ -82,8 +82,9 @@ def front(t, rows):
     if len(compared := against(t, rows)):
         blocks += [RIVAL, markdown(compared), sentence(IN_AGAINST)]
     first, *others = profiles
-    notes = [*(sentence for p in profiles for sentence in pending(t, p)), *claims.caveats(t, first),
-             *(sentence for p in others for sentence in claims.limits(t, p)), *check_on_photographs(t)]
+    chance = [f"On {first}, {words[0].lower()}{words[1:]}" for words in [claims.by_chance(rows[rows.profile == first])] if words]
+    notes = [*(sentence for p in profiles for sentence in pending(t, p)), *check_on_photographs(t), *chance, *claims.caveats(t, first),
+             *(sentence for p in others for sentence in claims.limits(t, p))]
     blocks += ["To bear in mind:", bullets(notes)] if notes else []
     blocks += [f"![{FIGURE}](results/figure.svg)", f"The committed runs of `{first}`: {DOTS}.", numbers(t, first),
                BEHIND.format(f"the numbers of {', '.join(f'`{p}`' for p in others)}, " if others else "")]

@@ -39,6 +39,9 @@ def test_the_front_page_answers_in_a_table_and_shows_the_figure_and_the_numbers_
     [floor], both = claims.limits(two, "cifar10"), readme.front(two, rows)
     assert f"- {floor}\n" in both and floor.startswith("On cifar10, raw pixels do better")
     row = rows[rows.claim == "temperature_helps/resnet18"].assign(effect=0.02, low=0.01, high=0.03, n=5, verdict=claims.SUPPORTED)
+    assert "- On textures, of 1 intervals of remedies on single encoders 1 excludes 0" in readme.front(
+        t, pd.concat([rows[rows.claim != row.claim.iloc[0]], row]))
+    assert "runs planned for textures, " in shown                           # what is not trained yet comes first
     longer = row.assign(claim="longer_helps/resnet18", profile="textures_again", data="textures")
     timed = readme.front(t, pd.concat([rows, longer]))
     assert "ResNet-18, textures (drawn grey patterns) |" in timed and "→ ✓ +2.0 [+1.0, +3.0] |" in timed

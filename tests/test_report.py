@@ -647,17 +647,17 @@ def test_the_check_of_the_pipeline_on_photographs_is_outstanding_until_its_runs_
         return summary.check_on_photographs(pd.DataFrame(rows))
     assert check() == check(rows[0] | {"data": "textures"}) == check(rows[0] | {"data": "cifar100"}) == []
     for [none] in (check(rows[0] | {"profile": "cifar10_subset"}), check(rows[0] | {"knn_projection_test": np.nan})):
-        assert none.count("not trained yet") == 1 and none.endswith(
+        assert none.count("no run yet beside") == 1 and none.endswith(
             "It is outstanding: until it is passed, numbers on photographs are provisional.")
         assert "82.6 % with one view" in none and "85.3 % with both" in none
     [some] = check(rows[0])
-    assert "80.5 % on cifar10_jpeg, more than 2 points below 82.6 % with one view" in some and some.count("not trained yet") == 1
+    assert "80.5 % on cifar10_jpeg, more than 2 points below 82.6 % with one view" in some and some.count("no run yet beside") == 1
     [short] = check({**rows[0], "knn_projection_test": 0.806}, rows[1])
     assert "80.6 % on cifar10_jpeg, no more than 2 points below" in short and "83.2 % on cifar10_jpeg, more than 2 points" in short
     assert short.endswith("It is not passed, so numbers on photographs are provisional.") and "outstanding" not in short
     [whole] = check({**rows[0], "knn_projection_test": 0.9}, {**rows[1], "knn_projection_test": 0.9})
     assert "90.0 % on cifar10_jpeg, no more than 2 points below 85.3 %" in whole
-    assert "provisional" not in whole and "not trained yet" not in whole
+    assert "provisional" not in whole and "no run yet" not in whole
     original = {"run": runs.folder(studies.anchors("cifar10")[0], "cifar10").name, "data": "cifar10", "knn_projection_test": 0.813}
     assert "81.3 % on cifar10, more than 1 point below" in check(rows[0] | original)[0]
 
