@@ -194,7 +194,7 @@ def headline_html(t, profile):
 
 def protocol_html(t, profile):
     """How the numbers of `headline` came about, folded: pretraining, evaluation, and what each encoder costs."""
-    arms = claims.baseline(t[t.profile == profile])
+    arms = claims.baseline(t[t.profile == profile]).sort_values("arch", key=lambda a: a.map([*models.ENCODERS].index), kind="stable")
     if arms.empty:
         return ""
     c, first = studies.base(profile, arms.arch.iloc[0], arms.data.iloc[0]), arms.iloc[0]
