@@ -345,7 +345,7 @@ def _of_learning(t, arms, labels):
 def _of_pretext(t, arms, rows, onward):
     """Observation (i). onward: {(statement, encoder): what became of that verdict on new seeds, in words}."""
     best, pixels = arms.groupby("arch").instdisc_dsd_top1_test.mean()[[*models.SMALL]].max(), t[t.arch == "pixels"].instdisc_dsd_top1_test
-    hardly = [name for v in DECISIONS for name, r in _on(rows, "no_overfitting", v) if claims.NOT_SOLVED in claims.reading(r)]
+    hardly = _hardly(rows, "no_overfitting")
     return [("Does training make them better at the pretext task?", _lead(rows, "pretext_learned", onward),
              f"Held-out accuracy in it rises on {_count(rows, 'pretext_learned')}; the best has {best:.1%}"
              + (f", raw pixels {pixels.mean():.1%}." if pixels.notna().any() else ".")),
@@ -438,7 +438,7 @@ def _of_photographs(t, rows, profile):
                                 ("no_overfitting", f"And without overfitting {where}?"),
                                 ("improved_no_teacher_helps", f"Do the three remedies without a teacher help {where}?")):
             named = {v: [_onward(name, r, onward) for name, r in _on(mine, claim, v)] for v in DECISIONS}
-            hardly = [name for v in DECISIONS for name, r in _on(mine, claim, v) if claims.NOT_SOLVED in claims.reading(r)]
+            hardly = _hardly(mine, claim)
             why = [f"On {p}: {_each(mine, claim)}"]
             why += [f"on new seeds: {_each(again, claim)}"] if _each(again, claim) and any(_on(again, claim, v) for v in DECISIONS) else []
             why += [f"too little of the task is learned to tell on {_listed(hardly)}"] if hardly else []
@@ -480,6 +480,11 @@ def _whole(rows, claim):
 def _on(rows, claim, verdict):
     """[(label, row)] of the encoders on which a claim has that verdict, of one profile's rows."""
     return [(name, r) for p in rows.profile.unique() for name, r in of_encoders(rows, claim, p) if is_judged(r) and r.verdict == verdict]
+
+
+def _hardly(rows, claim):
+    """The labels of the encoders that have learned too little of the pretext task for a verdict on a claim, of one profile's rows."""
+    return [name for v in DECISIONS for name, r in _on(rows, claim, v) if claims.NOT_SOLVED in claims.reading(r)]
 
 
 def _gain(name, row, onward):
