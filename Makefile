@@ -20,7 +20,7 @@ report: .venv/installed  ## train what PROFILE (quick) lacks, execute the notebo
 	$(RUN) lib.report --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS)) $(foreach p,$(subst $(comma) ,$(comma),$(PARAMS)),-p "$(p)")
 
 render: PROFILE := textures
-render: .venv/installed  ## draw the report from the committed results alone, in place of yours; trains nothing, three minutes
+render: .venv/installed  ## draw the report from the committed results alone, in place of yours; trains nothing
 	$(RUN) lib.report --profile $(PROFILE) --no-train
 
 test: .venv/installed  ## the whole test suite
@@ -49,7 +49,7 @@ readme: .venv/installed  ## refresh the READMEs, results/figure.svg and claims.c
 
 .venv/installed: requirements.txt pyproject.toml
 	$(if $(PYTHON),,$(error no Python 3.11 or newer was found; install one, or name it: make PYTHON=/path/to/python3))
-	@echo "installing the pins of requirements.txt into .venv (about two minutes, 5 GB)"
+	@echo "installing the pins of requirements.txt into .venv (some minutes, 5 GB)"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(RUN) pip install -r requirements.txt
 	$(RUN) pip install -qq --no-deps -e .

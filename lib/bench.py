@@ -11,6 +11,7 @@
     augmentation  the two views alone, operation by operation
     scaling       rate and peak memory over encoders, resolution, K and number of images, each case in a process of its own
     evaluation    seconds and peak memory of what is computed once per run, likewise
+    commands      the README's own, one after another in a fresh clone; half an hour, installs all packages, hence only when it is named
 
 A row per measurement, in results/mine/bench/<item>.csv; ours are in results/bench. Alternatives are measured in turns; a rate is the median
 of the rounds, a ratio the median of the ratios within a round, which suffers less from a machine that is not idle, with the least and the
@@ -26,6 +27,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict, deque
 from contextlib import contextmanager
@@ -63,6 +65,7 @@ SCALING = [*({"arch": arch} for arch in (*models.SMALL, models.LARGE)), *({"size
            *({"queue": queue} for queue in (2048, 16_384, 65_536)), *({"images": images} for images in (1280, 12_800, 51_200))]
 EVALUATION = [*(("instance discrimination, N x N", n) for n in (5_000, 20_000, 50_000)), ("kNN, 10,000 against N", 50_000),
               ("linear probe, N", 10_000), ("k-means, N", 5_000), ("UMAP, N", runs.UMAP_IMAGES)]
+COMMANDS = ("make .venv/installed", "make report", "make report", "make render", "make test")
 HERE = ("device", "cores", "threads", "torch", "commit", "dirty", "date")
 
 
@@ -585,12 +588,28 @@ def evaluation(archs, rounds):
     return pd.DataFrame([{"what": what, "n": n} | apart({"what": what, "n": n}) for what, n in EVALUATION])
 
 
-ITEMS = {item.__name__: item for item in (steps, rivals, tried, switches, projectors, limits, parts, augmentation, scaling, evaluation)}
+def commands(archs, rounds):
+    """A row per command of COMMANDS, in a clone of what is committed here: seconds, and the status that it ended with."""
+    environment = {name: value for name, value in os.environ.items()       # what a user's shell does not have
+                   if name not in ("PYTHONPATH", "OMP_NUM_THREADS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    rows = []
+    with tempfile.TemporaryDirectory() as clone:
+        subprocess.run(["git", "clone", "-q", runs.ROOT, clone], check=True)
+        for command in COMMANDS:
+            started = time.perf_counter()
+            status = subprocess.run(command.split(), cwd=clone, env=environment).returncode
+            rows.append({"what": command, "seconds": round(time.perf_counter() - started), "status": status})
+    return pd.DataFrame(rows)
+
+
+ITEMS = {item.__name__: item for item in (steps, rivals, tried, switches, projectors, limits, parts, augmentation, scaling, evaluation,
+                                          commands)}
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m lib.bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", default=list(ITEMS), help=f"of {', '.join(ITEMS)}")
+    parser.add_argument("--only", nargs="+", default=[name for name in ITEMS if name != "commands"],
+                        help=f"of {', '.join(ITEMS)}; all but the last, unless it is named")
     parser.add_argument("--archs", nargs="+", default=["mobilenet_v3_small", "resnet18"])
     parser.add_argument("--rounds", type=positive, default=5)
     parser.add_argument("--output", type=Path, default=runs.ROOT / "results" / "mine" / "bench", help="folder of the tables")

@@ -3,6 +3,7 @@
 The front page answers in a few words and shows the main numbers; results/README.md has everything behind them.
 """
 import re
+from functools import partial
 
 import pandas as pd
 
@@ -180,9 +181,25 @@ def speed(folder=None):
             + (f"; outstanding: {' and '.join(lacking)}." if lacking else "."))
 
 
-BETWEEN = re.compile(r"(<!-- (results|speed): python -m lib.report --readme -->\n).*?(\n<!-- end of \2 -->)", re.DOTALL)
+def commands(folder=None):
+    """The README's sentence on how long its commands take, from results/bench/commands.csv."""
+    path = (folder or runs.ROOT / "results" / "bench") / "commands.csv"
+    if not path.is_file():
+        return "`python -m lib.bench --only commands` measures how long they take; ours are outstanding."
+    table = pd.read_csv(path, dtype={"commit": str})
+    said = []
+    for row, again in zip(table.itertuples(), table.what.duplicated(), strict=True):
+        minutes = f"{max(row.seconds / 60, 1):.0f}"
+        failed = f" (ended with status {row.status})" if row.status else ""
+        said.append(f"`{row.what}`{' again' if again else ''} {minutes}{failed}")
+    first = table.iloc[0]
+    return (f"Minutes that each took in a fresh clone, one after another, on {first.device}, {first.cores} cores with nothing else to do, "
+            f"at {first.commit[:7]}: {', '.join(said)}. The first, the installation, is part of any other that finds no `.venv`.")
+
+
+BETWEEN = re.compile(r"(<!-- (results|speed|commands): python -m lib.report --readme -->\n).*?(\n<!-- end of \2 -->)", re.DOTALL)
 
 
 def refreshed(readme, t, rows):
     """README's text with what stands between each pair of markers drawn anew."""
-    return BETWEEN.sub(lambda m: m[1] + (front(t, rows) if m[2] == "results" else speed()) + m[3], readme)
+    return BETWEEN.sub(lambda m: m[1] + {"results": partial(front, t, rows), "speed": speed, "commands": commands}[m[2]]() + m[3], readme)

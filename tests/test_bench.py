@@ -144,6 +144,22 @@ def test_a_case_that_fails_says_why_and_stops_no_other(monkeypatch):
     assert "ended with 1" in bench.apart({"arch": "resnet18"})["failed"]
 
 
+def test_commands_are_timed_one_after_another_in_a_clone_of_what_is_committed_and_failures_are_told(tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    git = ["git", "-C", here, "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["git", "init", "-q", here], [*git, "commit", "-q", "--allow-empty", "-m", "first"]):
+        bench.subprocess.run(command, check=True)
+    (here / "uncommitted").touch()
+    monkeypatch.setattr(bench.runs, "ROOT", here)
+    monkeypatch.setenv("PYTHONPATH", "mine")
+    monkeypatch.setattr(bench, "COMMANDS", ("touch built", "test -e uncommitted", "test -e built", "printenv PYTHONPATH"))
+    bench.main(["--only", "commands", "--output", str(tmp_path)])
+    table = pd.read_csv(tmp_path / "commands.csv")
+    assert table.what.tolist() == list(bench.COMMANDS) and table.status.tolist() == [0, 1, 0, 1] and (table.seconds >= 0).all()
+    monkeypatch.setattr(bench, "ITEMS", {"commands": None})                 # not among those that are measured unasked
+    bench.main(["--output", str(tmp_path)])
+
+
 def test_without_lightly_the_rivals_are_left_out_and_it_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(bench.sys.modules, "lightly.transforms", None)
     monkeypatch.setitem(bench.sys.modules, "lightly", None)

@@ -113,6 +113,15 @@ def test_the_readmes_section_on_speed_has_a_column_per_encoder_or_says_what_is_l
     assert "a machine, 2 cores, torch 2, at 0123456; a GPU, 2 cores" in other
 
 
+def test_the_minutes_that_commands_take_are_those_that_were_measured(tmp_path):
+    assert "ours are outstanding" in readme.commands(tmp_path)
+    pd.DataFrame([{"what": what, "seconds": seconds, "status": status, "device": "a machine", "cores": 2, "commit": "0123456789"}
+                  for what, seconds, status in (("make x", 20, 0), ("make report", 500, 0), ("make report", 100, 0), ("make test", 440, 2))]
+                 ).to_csv(tmp_path / "commands.csv", index=False)
+    assert ("on a machine, 2 cores with nothing else to do, at 0123456: `make x` 1, `make report` 8, `make report` again 2, "
+            "`make test` 7 (ended with status 2). The first") in readme.commands(tmp_path)
+
+
 # ---- what is committed ----
 
 def uncommitted():
@@ -126,7 +135,7 @@ def test_the_readmes_and_the_claims_file_say_what_the_stored_runs_say():
     t = report.table(*studies.COMMITTED)
     rows = report.ledger(t, studies.COMMITTED)
     text = (runs.ROOT / "README.md").read_text()
-    assert readme.BETWEEN.search(text)
+    assert [name for _, name, _ in readme.BETWEEN.findall(text)] == ["commands", "results", "speed"]
     assert readme.refreshed(text, t, rows) == text
     assert readme.page(t, rows) == (runs.ROOT / "results" / "README.md").read_text()
     if len(t):
