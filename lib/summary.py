@@ -177,7 +177,9 @@ def short(rows, profile):
         each = [f"{label} ({said(r)})" for label, r in of_encoders(rows, row.claim, profile)
                 if is_judged(r) and r.verdict == claims.SUPPORTED]
         alone += [f"{row.statement}: {', '.join(each)}"] if each else []
-    counts = ", ".join(f"{n} {v}" for v in MARK if (n := (whole.verdict == v).sum()))
+    some = sum(any(is_judged(r) for _, r in of_encoders(rows, claim, profile)) for claim in whole.claim[whole.verdict == claims.NOT_TESTED])
+    counts = ", ".join(f"{n} {v}" for v in MARK if (n := (whole.verdict == v).sum())) + (
+        f" ({some} of these on some encoders, but not on all that the claim names)" if some else "")
     return f"{len(whole)} claims as a whole: {counts}.", claims.by_chance(rows), decided, alone
 
 
