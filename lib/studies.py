@@ -33,7 +33,8 @@ FINALISTS = {                                          # encoder -> the two best
     "mobilenet_v3_small": (2e-2, 2e-3), "deit_tiny": (2e-4, 6e-5), "efficientnet_b0": (6e-3, 2e-2), "mobilenet_v3_large": (2e-3, 6e-4),
     "resnet18": (2e-3, 6e-4), "resnet50": (2e-3, 6e-3)}
 SHORT_LRS = SEARCH_LRS[1:5]   # of the shorter search on photographs; PHOTOGRAPHS: what it chose on cifar10_subset
-PHOTOGRAPHS = {"mobilenet_v3_small": (6e-4, 0.01), "mobilenet_v3_large": (6e-4, 0.1), "resnet18": (6e-4, 0.1)}
+PHOTOGRAPHS = {"mobilenet_v3_small": (6e-4, 0.01), "efficientnet_b0": (2e-4, 0.01), "mobilenet_v3_large": (6e-4, 0.1),
+               "resnet18": (6e-4, 0.1)}
 SEARCH_WEIGHT_DECAY = 0.1     # tried at the best learning rate, against the profile's own
 SEARCH_SEED, FINAL_SEED = 100, 101
 # What `tau_search` and `recipe_search` found on val, with these two seeds as well; tests/test_studies.py compares it with the stored runs.
@@ -97,7 +98,7 @@ PROFILES = {
                               seeds_of={models.LARGE: 1}, ceilings=claims.REMEDIED, widths=(), remedied=(), sweeps=False),
     # photographs without a GPU: more resolution than the ImageNet stem leaves, or ResNet-18 stays at its untrained kNN
     "cifar10_subset": Profile(replace(TEXTURES, data="cifar10_jpeg", limit=10_000, stem="stride1", epochs=20),
-                              encoders=("mobilenet_v3_small", "mobilenet_v3_large", "resnet18"), seeds_of={}, widths=(), sweeps=False,
+                              encoders=tuple(PHOTOGRAPHS), seeds_of={}, widths=(), sweeps=False,
                               remedied=("mobilenet_v3_small",), together=("mobilenet_v3_large", "resnet18"),   # up to half an hour a run
                               rates=PHOTOGRAPHS),
     # the same of MobileNetV3-Small alone (ResNet-18: half an hour a run), and without a teacher, which two cores cannot train
