@@ -8,13 +8,14 @@ chance (22 % where two measures decide).
 import re
 from dataclasses import dataclass, field, fields
 from numbers import Real
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from lib import check_name, models
-from lib.metrics import PER_CLASS
+from lib.metrics import PER_CLASS, chance_homogeneity
 from lib.train import PretrainConfig
 
 MARGIN = 0.03       # "no overfitting": accuracies within three points of each other
@@ -263,36 +264,59 @@ OBSERVATIONS = ("pretext_learned", "no_overfitting", "over_clustered_paper", "ov
 def completeness_at(rows, homogeneity, nearest=False):
     """Completeness of each run (row of the tidy table) at a given homogeneity, interpolated along its k-means curve.
 
-    At one k, completeness is homogeneity times a constant, so encoders are compared at equal purity: one that splits classes needs
-    more clusters to be as pure. Where a curve comes by that purity more than once, the fewest clusters count. nan for a run that is
-    purer with one cluster a class already, or never so pure; with nearest the value at that end of its curve. As completeness mostly
-    falls where purity rises, this is taken for a lower bound of the former and an upper one of the latter. Returns (n,) array.
+    At one k, completeness is homogeneity times nearly a constant, H(classes) / H(clusters), so encoders are compared at equal purity: one
+    that splits classes needs more clusters to be as pure. Where a curve comes by that purity more than once, the fewest clusters count.
+    nan for a run that is purer with one cluster a class already, or never so pure; with nearest the value at that end of its curve, a
+    bound (`bounds`). None is corrected for chance (`without_chance`). Returns (n,) array.
     """
-    return np.array([value if nearest or not end else np.nan for value, end in (_on_curve(row, homogeneity) for _, row in rows.iterrows())])
+    return np.array([value if nearest or not end else np.nan for value, end, _ in _on_curves(rows, homogeneity)])
 
 
-def _on_curve(row, homogeneity):
-    """(completeness of a run at this homogeneity, 0) or (that at its curve's nearest end, -1 where it is a lower bound since the curve
-    begins purer, 1 where it is an upper one since the curve ends less pure)."""
-    names = [f"k{row.classes * f:.0f}" for f in PER_CLASS]
-    curve = [(row[f"homogeneity_{k}"], row[f"completeness_{k}"]) for k in names if not np.isnan(row.get(f"homogeneity_{k}", np.nan))]
-    reached = next((i for i, (pure, _) in enumerate(curve) if pure >= homogeneity - 1e-9), None)   # the mean of equals is rounded
-    if reached is None:
-        return curve[-1][1], 1
-    if reached == 0 and curve[0][0] > homogeneity + 1e-9:
-        return curve[0][1], -1
-    return np.interp(homogeneity, *zip(*curve[max(0, reached - 1):reached + 1])), 0
+def _on_curves(rows, homogeneity):
+    """Of each run (completeness at this homogeneity, 0, 0), or that at its curve's nearest end, -1 since the curve begins purer or 1 since
+    it ends less pure, and which bound that is: -1 a lower one, 1 an upper one, by whether more clusters are less or more complete there."""
+    found = []
+    for _, row in rows.iterrows():
+        names = [f"k{row.classes * f:.0f}" for f in PER_CLASS]
+        curve = [(row[f"homogeneity_{k}"], row[f"completeness_{k}"]) for k in names if not np.isnan(row.get(f"homogeneity_{k}", np.nan))]
+        reached = next((i for i, (pure, _) in enumerate(curve) if pure >= homogeneity - 1e-9), None)   # the mean of equals is rounded
+        end = 1 if reached is None else -1 if reached == 0 and curve[0][0] > homogeneity + 1e-9 else 0
+        if end:
+            (_, fewer), (_, more) = (curve * 2)[-2:] if end == 1 else (curve * 2)[:2]
+            found.append((curve[-1 if end == 1 else 0][1], end, -end if len(curve) > 1 and more > fewer else end))
+        else:
+            found.append((np.interp(homogeneity, *zip(*curve[max(0, reached - 1):reached + 1])), 0, 0))
+    return found
 
 
 def outside(rows, homogeneity):
     """On which side of its curve each run has this homogeneity: -1 the curve begins purer, 1 it ends less pure, 0 it holds it. (n,)"""
-    return np.array([_on_curve(row, homogeneity)[1] for _, row in rows.iterrows()])
+    return np.array([end for _, end, _ in _on_curves(rows, homogeneity)])
+
+
+def bounds(rows, homogeneity):
+    """Which bound the nearest end of each run's curve is of its completeness at this homogeneity: -1 a lower one, 1 an upper one, 0 none,
+    the curve holds it. Completeness mostly falls where purity rises, so a curve that begins purer mostly gives a lower bound, and one that
+    ends less pure an upper one; not on photographs, where the finest clusters often raise both. (n,)"""
+    return np.array([bound for *_, bound in _on_curves(rows, homogeneity)])
 
 
 def matched_purity(rows):
     """The homogeneity that these runs have on average with MATCHED clusters a class; nan without one."""
     column = f"homogeneity_k{MATCHED * int(rows.classes.iloc[0])}" if len(rows) else ""
     return rows[column].mean() if column in rows else np.nan
+
+
+def without_chance(table):
+    """The table with the homogeneity of each k-means curve less what chance gives (metrics.chance_homogeneity), and completeness in
+    proportion, since both are the mutual information over an entropy."""
+    found = {}
+    for column in table.filter(regex=r"^homogeneity_k\d+$"):
+        k, other = int(column.rpartition("k")[2]), column.replace("homogeneity", "completeness")
+        sizes = zip(table.images_test, table.classes)
+        luck = pd.Series([np.nan if np.isnan(n) else chance_homogeneity(int(n), int(c), k) for n, c in sizes], table.index)
+        found |= {column: table[column] - luck, other: table[other] * (1 - luck / table[column])}
+    return table.assign(**found)
 
 
 def local_purity(rows):
@@ -335,18 +359,26 @@ def _digits(unit):
     return 1 if UNITS[unit] > 1 else 3
 
 
-def by_chance(rows):
-    """How many intervals of remedies on single encoders exclude 0, how many would by chance alone, and how many stand after a correction
-    for their number (Benjamini-Hochberg, 5 %, from t tests on the pairs of seeds), as a sentence; "" without any. rows: of one profile."""
+def standing(rows):
+    """{claim/encoder: whether it stands after a correction for their number} of the remedies' intervals on single encoders (Benjamini-
+    Hochberg, 5 %, from t tests on the pairs of seeds). rows: of one profile."""
     remedies = {f"{r.name}_{measure}": r for r in REMEDIES for measure in ("helps", "gathers", "gathers_paper")}
     each = [row for row in rows.itertuples() if "/" in row.claim and not np.isnan(row.low)
             and row.claim.split("/")[1] in getattr(remedies.get(row.claim.split("/")[0]), "encoders", ())]
+    p = [2 * stats.t.sf(abs(row.effect) * 2 * stats.t.ppf(0.975, row.n - 1) / max(row.high - row.low, 1e-12), row.n - 1) for row in each]
+    return {row.claim: q <= 0.05 for row, q in zip(each, stats.false_discovery_control(p))} if each else {}
+
+
+def by_chance(rows):
+    """How many intervals of remedies on single encoders exclude 0, how many would by chance alone, and how many stand after a correction
+    for their number (`standing`), as a sentence; "" without any. rows: of one profile."""
+    stands = standing(rows)
+    each = [row for row in rows.itertuples() if row.claim in stands]
     excluding = sum(row.low > 0 or row.high < 0 for row in each)
     if not each:
         return ""
-    p = [2 * stats.t.sf(abs(row.effect) * 2 * stats.t.ppf(0.975, row.n - 1) / max(row.high - row.low, 1e-12), row.n - 1) for row in each]
     kept = [f"{row.verdict}, {BY_NAME[name].statement} ({models.ENCODERS[arch].label} {effect(row)[0]})"
-            for row, q in zip(each, stats.false_discovery_control(p)) for name, _, arch in [row.claim.partition("/")] if q <= 0.05]
+            for row in each for name, _, arch in [row.claim.partition("/")] if stands[row.claim]]
     stand = (f"; {len(kept) or 'none'} of them stand{'s' * (len(kept) < 2)} after a correction for their number (Benjamini-Hochberg, 5 %)"
              f"{': ' * bool(kept)}{'; '.join(kept)}")
     return (f"Of {len(each)} intervals of remedies on single encoders {excluding or 'none'} exclude{'s' * (excluding < 2)} 0, where about "
@@ -500,21 +532,43 @@ def _besides(arms, known):
     return [arch for arch in models.ENCODERS if arch in set(arms.arch) - {*known}]
 
 
+REFERENCE = Path(models.__file__).resolve().parents[1] / "results" / "reference"
+MUCH = 0.2          # of the purity to compare at, if FINEST clusters a class have it by chance alone
 HEADROOM = 0.02     # below the same encoder trained with labels: less room than that, and accuracy cannot tell what a remedy does
 ACCURACIES = {"knn_test": "kNN", "linear_test": "linear probe", "instdisc_dsd_top1_test": "pretext task"}
 PRETEXT = {"instdisc_dsd_top1_test": "top-1 of an original against its view", "instdisc_dsd_top5_test": "top-5",
            "instdisc_sdsd_top1_test": "top-1 of view against view", "instdisc_sdsd_top5_test": "top-5"}
 
 
+def _pairs(arms, before, arch):
+    """The baseline's runs of an encoder beside its untrained ones of the same seeds, whose columns end in _untrained."""
+    return arms[arms.arch == arch].merge(before[before.arch == arch], on="seed", suffixes=("", "_untrained"))
+
+
 def _torn(arms, before, architectures):
     """{encoder: mean gains over its untrained self, paired by seed, in the measures of PRETEXT} where these do not agree in sign."""
     found = {}
     for arch in architectures:
-        pairs = arms[arms.arch == arch].merge(before[before.arch == arch], on="seed", suffixes=("", "_untrained"))
+        pairs = _pairs(arms, before, arch)
         gains = [(pairs[c] - pairs[f"{c}_untrained"]).mean() for c in PRETEXT if c in pairs]
         if len(pairs) and min(gains) < 0 < max(gains):
             found[arch] = gains
     return found
+
+
+def _of_images(arms, before, profile, architectures):
+    """Which verdicts on the gain in the pretext task would be undecided if intervals held the images' error, too."""
+    doubtful = []
+    for arch in architectures:
+        pairs = _pairs(arms, before, arch)
+        if len(pairs):
+            both = pairs.instdisc_dsd_top1_test, pairs.instdisc_dsd_top1_test_untrained
+            noise = sum(p.mean() * (1 - p.mean()) for p in both) / pairs.instances_test.iloc[0]
+            alone, also = (above(*interval(both[0] - both[1], variance)[1:]) for variance in (0.0, noise))
+            doubtful += [models.ENCODERS[arch].label] if also != alone else []
+    return [f"On {profile}, intervals of the gain in the pretext task cover seeds alone, and new seeds are measured on the same images. "
+            "With the images' error, as large as if a trained and an untrained encoder erred on each image independently, "
+            f"{', '.join(doubtful)} would be undecided."] if doubtful else []
 
 
 def caveats(table, profile, names=None, architectures=models.SMALL, reference=models.LARGE):
@@ -525,6 +579,7 @@ def caveats(table, profile, names=None, architectures=models.SMALL, reference=mo
         return []
     names = set(BY_NAME if names is None else names)
     told = _of_observations(t, profile, architectures, reference) if names & set(OBSERVATIONS) else []
+    told += _of_chance(t, profile, names, architectures, reference)
     return told + _of_remedies(t, profile, [r for r in REMEDIES if names & {f"{r.name}_helps", f"{r.name}_gathers"}], reference)
 
 
@@ -560,6 +615,7 @@ def _of_observations(t, profile, architectures, reference):
                      f"points, for {', '.join(PRETEXT.values())}: "
                      + "; ".join(f"{name} {gains}" for name, gains in points.items()).replace(" -", " −")
                      + ". The first is the one that the verdict is on.")
+    found += _of_images(arms, before, profile, [arch for arch in architectures if arch in knn])
     better = [arch for arch in architectures if arch in knn and reference in knn and knn[arch] > knn[reference]]
     if better:
         found.append(f"On {profile}, the large reference is not the best: {labels[reference]} has a kNN accuracy of {knn[reference]:.1%}, "
@@ -576,20 +632,23 @@ def _below_pixels(t, profile, measures):
 
 
 def _of_the_pair(arms, profile):
-    """Where both measures of the paper's pair say "over-clustered" of the better encoders, or of the better runs of an encoder."""
-    wrong, columns = [], [c for c in arms if c.startswith(("intra_class_d_test", "uniformity_d_test"))] + ["linear_test"]
+    """How accuracy goes with the paper's pair of measures, where both say "over-clustered" of the better encoders, or of the better runs of
+    an encoder, by some features; told of all."""
+    each, wrong, columns = [], False, [c for c in arms if c.startswith(("intra_class_d_test", "uniformity_d_test"))] + ["linear_test"]
     means, within = arms.groupby("arch")[columns].mean(), arms[columns] - arms.groupby("arch")[columns].transform("mean")
     for where, t, n in ((f"over the means of {len(means)} encoders", means, len(means)),
                         (f"over {len(arms)} runs about the mean of their encoder", within, len(arms) - len(means) + 1)):
         for tag, words in (("", "raw"), ("_centred", "centred")):
             if f"uniformity_d_test{tag}" in t:
                 apart, even = (_correlation(t[f"{c}_d_test{tag}"], t.linear_test, n) for c in ("intra_class", "uniformity"))
-                if apart[1] > 0 > even[2]:
-                    each = (f"{r:+.2f} [{low:+.2f}, {high:+.2f}]" for r, low, high in (apart, even))
-                    wrong.append(f"{words} features, {where}: {' and '.join(each)}")
-    return [f"On {profile}, the paper's pair of measures calls the better encoders over-clustered, so it does not mean \"worse\": "
-            "linear accuracy goes with the distance within classes and against uniformity (correlations; "
-            f"{'; '.join(wrong)}).".replace(" -", " −").replace("[-", "[−")] if wrong else []
+                wrong |= apart[1] > 0 > even[2]
+                each.append(f"{words} features, {where}: "
+                            + " and ".join(f"{r:+.2f} [{low:+.2f}, {high:+.2f}]" for r, low, high in (apart, even)))
+    paper = pd.read_csv(REFERENCE / "paper_over_clustering.csv").query("recipe == 'baseline'")
+    theirs = " and ".join(f"{paper[c].corr(paper.linear_percent):+.2f}" for c in ("intra_class", "uniformity"))
+    return [f"On {profile}, a larger distance within classes and a lower uniformity do not mean \"worse\": some features have the better "
+            f"encoders over-clustered by both. Correlations with linear accuracy: {'; '.join(each)}; in the paper's own numbers, over "
+            f"{len(paper)} encoders: {theirs}.".replace(" -", " −").replace("[-", "[−")] if wrong else []
 
 
 def _correlation(x, y, n):
@@ -606,7 +665,7 @@ def _of_purity(t, arms, profile, archs, reference):
     if np.isnan(pure):
         return []
     sides = {arch: outside(arms[arms.arch == arch], pure) for arch in archs}
-    ends = ((1, "never so pure"), (-1, "purer from the start"))
+    ends = ((1, "never reached"), (-1, "exceeded with the fewest clusters"))
     lacking = [f"{words}: {', '.join(each)}" for end, words in ends if (each := [
         f"{(side == end).sum()} of {len(side)} runs of {models.ENCODERS[arch].label}" for arch, side in sides.items() if end in side])]
     if not lacking:
@@ -618,6 +677,28 @@ def _of_purity(t, arms, profile, archs, reference):
         if wide.width.nunique() > 2 and outside(wide, pure).any() else ""
     return [f"On {profile}, clusters are compared at equal purity, a homogeneity of {pure:.2f}, which not every run's curve holds "
             f"({'; '.join(lacking)}).{final}"]
+
+
+def _of_chance(t, profile, names, architectures, reference):
+    """How much of the purity to compare at chance alone would give, where that is much, and which verdicts change without it."""
+    arms = baseline(t)
+    pure = [pure for _, own in arms.groupby("arch") if not np.isnan(pure := matched_purity(own))]
+    mine = {name for name in names if name == "over_clustered" or name.endswith("_gathers")}
+    if not mine or not pure:
+        return []
+    images, classes = (int(arms[c].iloc[0]) for c in ("images_test", "classes"))
+    few, many = (chance_homogeneity(images, classes, n * classes) for n in (MATCHED, FINEST))
+    if many < MUCH * min(pure):
+        return []
+    before, after = (ledger(rows, profile, architectures, reference).set_index("claim") for rows in (t, without_chance(t)))
+    other = [claim for claim in before.index[before.verdict != after.verdict] if "/" in claim and claim.partition("/")[0] in mine]
+    changes = [f"{BY_NAME[name].statement}, {models.ENCODERS[arch].label}: {after.verdict[claim]}, not {before.verdict[claim]}"
+               for claim in other for name, _, arch in [claim.partition("/")]]
+    compared = " to ".join(dict.fromkeys(f"{purity:.2f}" for purity in (min(pure), max(pure))))
+    return [f"On {profile}, purity and completeness are not corrected for chance: images dealt to clusters at random give a purity of "
+            f"{few:.3f} with {MATCHED} clusters a class and of {many:.3f} with {FINEST}, and remedies are compared at {compared}. An arm "
+            "that needs more clusters is flattered by that. With chance taken away "
+            + (f"these verdicts on single encoders differ: {'; '.join(changes)}." if changes else "no verdict on an encoder differs.")]
 
 
 def _of_remedies(t, profile, remedies, reference):
@@ -634,7 +715,8 @@ def _of_remedies(t, profile, remedies, reference):
         other = r.elsewhere.get(arms.data.iloc[0])
         if other and (t.data == other).any():
             found.append(f"On {profile}, the claim \"{r.statement}\" is judged on {other}, {r.because}. Learning rates were "
-                         "chosen without it.")
+                         f"chosen without it. The remedies together are tried on {arms.data.iloc[0]} itself, where this one has next to "
+                         "nothing to act on: of the paper's four, three are left in effect, of the three without a teacher two.")
     taught = [arch for arch in linear.index if arch != reference and reference in linear]
     large = arms[arms.arch == reference].sort_values("seed")
     teacher, seed = (large.linear_test.iloc[0], large.seed.iloc[0]) if len(large) else (np.nan, 0)
@@ -789,7 +871,7 @@ def _ends(a, b, effect):
     the side that it is on, -1 smaller, 0 the curve holds the purity. The rule counts on ends that make it smaller; where one does not,
     nothing is decided."""
     pure = matched_purity(b)
-    return np.sign(effect) * np.concatenate([outside(a, pure), -outside(b, pure)])     # outside: 1 is an upper bound, -1 a lower one
+    return np.sign(effect) * np.concatenate([bounds(a, pure), -bounds(b, pure)])
 
 
 def _gain(measure, a, b):

@@ -9,6 +9,7 @@ taken in full float32 whatever autocast or TF32 says. Scalars are returned as Py
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_mutual_info_score, homogeneity_completeness_v_measure
+from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
@@ -307,7 +309,8 @@ def cluster_structure(h: Tensor, labels: Tensor, ks: Sequence[int], seed: int = 
 
     Both in [0, 1]. Homogeneity: does a cluster hold one class? Completeness: does a class sit in one cluster? With k =
     C both are 1 for perfectly gathered classes. Pure clusters have completeness H(classes) / H(clusters), gathered or
-    not: at one large k it says nothing, so compare encoders at equal homogeneity (lib.claims).
+    not: at one large k it says nothing, so compare encoders at equal homogeneity (lib.claims). Neither is corrected for
+    chance, which gives more the more clusters there are (`chance_homogeneity`).
     """
     h = _embeddings(h)
     labels = _class_labels(labels, h).cpu().numpy()
@@ -318,6 +321,17 @@ def cluster_structure(h: Tensor, labels: Tensor, ks: Sequence[int], seed: int = 
         homogeneity, completeness, _ = homogeneity_completeness_v_measure(labels, clusters)
         rows.append({"k": int(k), "homogeneity": float(homogeneity), "completeness": float(completeness)})
     return rows
+
+
+@cache
+def chance_homogeneity(images: int, classes: int, clusters: int) -> float:
+    """The homogeneity that k clusters of N images have by chance: if C classes are dealt to them at random, all of (nearly) equal size.
+
+    Expected mutual information (Vinh, Epps & Bailey 2010, eq. 24a, scikit-learn's) over the entropy of the classes.
+    """
+    dealt = np.arange(images)
+    table = contingency_matrix(dealt % classes, dealt % clusters).astype(np.int64)          # of which the margins alone count
+    return float(expected_mutual_information(table, images) / np.log(classes))
 
 
 def bin_factor(values: np.ndarray, labels: np.ndarray, levels: int = 8) -> np.ndarray:

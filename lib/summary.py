@@ -8,7 +8,7 @@ import textwrap
 import numpy as np
 import pandas as pd
 
-from lib import claims, models, runs, studies
+from lib import claims, models, runs, studies, textures
 
 MARK = {claims.SUPPORTED: "✓", claims.CONTRADICTED: "✗", claims.UNDECIDED: "?", claims.NOT_TESTED: "–"}
 DECISIONS = (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED)
@@ -23,8 +23,8 @@ GRID = {"pretext_learned": "training raises pretext accuracy", "no_overfitting":
         "improved_no_teacher_helps": "gains by them without SEED's teacher"}
 HARDLY = ", task hardly learned"
 IN_PAPER = "the paper's own gains by the four, on ImageNet"
-IN_GRID = ("effects in points, of the pair of measures in distance² or uniformity; after an arrow the same on new seeds, where it was "
-           "repeated")
+IN_GRID = ("effects in points, of the pair of measures in distance² or, marked u, in uniformity; after an arrow the same on new seeds, "
+           "where it was repeated")
 AGAINST = {          # claim -> what is set against what, in the table of time against remedies
     "longer_helps": "the baseline for twice the epochs, against once",
     "improved_no_teacher_helps": "the three remedies without a teacher, against the baseline",
@@ -32,7 +32,8 @@ AGAINST = {          # claim -> what is set against what, in the table of time a
     "improved_helps": "the paper's four remedies, against the baseline",
     "improved_beats_longer": "the four, against twice its epochs"}
 IN_AGAINST = ("points of linear accuracy, 95 % intervals over seeds, not corrected for their number; remedies at the baseline's epochs and "
-              "learning rate. After an arrow new seeds; no mark: seen before there was a rule")
+              "learning rate. After an arrow: new seeds. Without ✓, ✗ or ?: these runs had been seen before the rule was written. On "
+              "textures, which are grey, stronger augmentation has next to nothing to act on")
 RIVAL = "The remedies, or a longer training? The paper's improved models have 200 and 800 epochs, its baselines 200 alone:"
 DOTS = "each mark is a seed, each bar a 95 % interval; no bar where a run's number is only a bound"
 FACTORS = {"polarity": "which of light and dark is pattern and which ground"}      # of textures, in words
@@ -200,6 +201,8 @@ def nutshell(rows, profile):
     if not yes + no + open_:
         return []
     fate, verb = repeated(rows, profile), {claims.SUPPORTED: "supports", claims.CONTRADICTED: "contradicts"}
+    stands, verdicts = claims.standing(rows[rows.profile == profile]), dict(rows.loc[rows.profile == profile, ["claim", "verdict"]].values)
+    left = whole.source.str.contains("not adopted").sum()
 
     def told(row):
         """A claim, what the paper's code says of it, and what became of its verdicts on new seeds."""
@@ -207,11 +210,14 @@ def nutshell(rows, profile):
         onward, still = those[those["first"].str.startswith(mark)], those.again.str.startswith(mark).any()
         speaks = row.source.partition("; ")[2].replace("its code's figures", "the paper's own plotted numbers")
         more = [speaks] if speaks.startswith("the paper's own") else []
-        more += [f"on new seeds {', '.join(f'{r.encoder} {r.became}' for r in onward.itertuples())}"
-                 + ("" if still else f", so none {verb[row.verdict]} it there")] if len(onward) else []
-        more += ["not repeated on new seeds"] if len(fate) and not len(onward) else []
+        own = [stand for claim, stand in stands.items() if claim.startswith(f"{row.claim}/") and verdicts[claim] == row.verdict]
+        more += ["not after a correction for the number of intervals"] if own and not any(own) else []
+        more += [f"on new seeds: {', '.join(f'{r.encoder} {r.became}' for r in onward.itertuples())}"
+                 + ("" if still else f", so nothing {verb[row.verdict]} it there")] if len(onward) else []
+        more += ["not tried on new seeds"] if len(fate) and not len(onward) else []
         return f"“{row.statement}”" + (f" ({'; '.join(more)})" if more else "")
-    found = [f"Of {n} claims drawn from the paper {yes or 'none'} {'is' if yes < 2 else 'are'} supported on {profile}, {no or 'none'} "
+    found = [f"Of {n} claims drawn from the paper{f' ({left} of them on what it tried and did not adopt)' if left else ''} "
+             f"{yes or 'none'} {'is' if yes < 2 else 'are'} supported on {profile}, {no or 'none'} "
              f"contradicted, and {open_ or 'none'} undecided, which says neither"
              + (f"; {n - yes - no - open_} not tested" if n > yes + no + open_ else "")
              + ". A claim is supported if every small encoder that it names supports it, and contradicted if one contradicts it."]
@@ -219,7 +225,7 @@ def nutshell(rows, profile):
               for verdict in (claims.SUPPORTED, claims.CONTRADICTED) if len(those := whole[whole.verdict == verdict])]
     held = [f"{kept(both)[0]} of {kept(both)[1]} on {p}" for p in (profile, *(p for p, *_ in _elsewhere(rows, profile)))
             if kept(both := repeated(rows, p))[1]]
-    found += [f"Of verdicts on single encoders that were repeated on new seeds, these hold: {', '.join(held)}."] if held else []
+    found += [f"Verdicts on single encoders, tried again on new seeds; of these hold: {', '.join(held)}."] if held else []
     less = []
     for images, again in ((profile, repetition(rows, profile)), *((p, part) for p, _, part in _elsewhere(rows, profile))):
         less += [f"{few} on {_listed(on)} ({images})" for claim, few in (
@@ -288,14 +294,15 @@ def _each(rows, claim):
 
 
 def grid(rows, profile):
-    """The main claims on each small encoder of a profile, a text each: mark and effect (of the pair of measures in distance² or uniformity,
-    else in points), and the same on new seeds where it has an interval there; a row per claim that was tested on all of them and has a
-    number. Last the paper's gains."""
+    """The main claims on each small encoder of a profile, a text each: mark and effect (of the pair of measures in distance² or, marked
+    u, in uniformity, else in points), and the same on new seeds where it has an interval there; a row per claim that was tested on all of
+    them and has a number. Last the paper's gains."""
     again = {row.claim: row for row in repetition(rows, profile).itertuples() if not np.isnan(row.low)}
 
     def cell(row):
         seen = [row, *([again[row.claim]] if row.claim in again else [])]
-        told = " → ".join(f"{MARK[r.verdict]} {claims.effect(r)[0].partition(' ')[0] or 'no number'}" for r in seen)
+        told = " → ".join(f"{MARK[r.verdict]} {claims.effect(r)[0].partition(' ')[0] or 'no number'}"
+                          f"{' u' if claims.unit_of(r) == 'of uniformity' else ''}" for r in seen)
         return told + (HARDLY if any(claims.NOT_SOLVED in claims.reading(r) for r in seen) else "")
     found = {GRID[claim]: {LABEL[arch]: cell(r)
                            for r in rows[(rows.profile == profile) & (rows.verdict != claims.NOT_TESTED)].itertuples()
@@ -321,9 +328,9 @@ def answers(t, rows, profile):
         return []
     labels = own[(own.method == "supervised") & (own.epochs > 0) & (own.width == 1) & (own.data == arms.data.iloc[0])]
     onward = _fates(rows, profile)
-    return [*_of_learning(own, arms, labels), *_of_pretext(own, arms, mine, onward), *_of_clusters(arms, mine), *_of_factors(arms, labels),
-            *_of_remedies(arms, mine, onward), *_of_length(own, arms, mine, onward, repetition(rows, profile)),
-            *_of_photographs(t, rows, profile), *_of_again(rows, profile)]
+    return [*_of_learning(own, arms, labels), *_of_pretext(own, arms, mine, onward), *_of_clusters(arms, mine),
+            *_of_factors(own, arms, labels), *_of_remedies(arms, mine, onward),
+            *_of_length(own, arms, mine, onward, repetition(rows, profile)), *_of_photographs(t, rows, profile), *_of_again(rows, profile)]
 
 
 def _of_learning(t, arms, labels):
@@ -338,10 +345,18 @@ def _of_learning(t, arms, labels):
     count = "All five" if len(better) == len(models.SMALL) else f"{len(better)} of five"
     return [("Do small encoders learn without a teacher?",
              f"{count} do, by kNN accuracy over the untrained; within {within}: "
-             f"{_listed(LABEL[a] for a in lacks.index if lacks[a] < claims.HEADROOM) or 'none'}.",
+             f"{_listed(LABEL[a] for a in lacks.index if lacks[a] < claims.HEADROOM) or 'none'}{_above_pixels(t, arms)}.",
              f"Linear accuracy comes to within {within} on "
              f"{', '.join(near) or 'none'}, and does not on {', '.join(far) or 'none'}. The large {LABEL[models.LARGE]} reaches "
              f"{linear[models.LARGE]:.1%}.")]
+
+
+def _above_pixels(t, arms):
+    """"; shown to be better than raw pixels: ..." of the small encoders whose 95 % interval of kNN accuracy lies above that of raw pixels;
+    "" without these."""
+    raw = t[t.arch == "pixels"].knn_test.mean()
+    high = [LABEL[a] for a in models.SMALL if len(own := arms.knn_test[arms.arch == a]) and claims.interval(own)[1] > raw]
+    return "" if np.isnan(raw) else f"; shown to be better than raw pixels: {_listed(high) or 'none'}"
 
 
 def _of_pretext(t, arms, rows, onward):
@@ -371,7 +386,7 @@ def _of_clusters(arms, rows):
              f"{'it cannot be told' if untold else _count(rows, 'over_clustered')}.", " ".join(why))]
 
 
-def _of_factors(arms, labels):
+def _of_factors(t, arms, labels):
     """Which known factor of the images the clusters within classes go with; [] where none is known."""
     factors = [c for c in arms if c.startswith("ami_") and arms[c].notna().all()]
     if not factors:
@@ -380,10 +395,15 @@ def _of_factors(arms, labels):
     most = means.mean().idxmax()
     name = most.removeprefix("ami_")
     small, taught = means[most][[*models.SMALL]], labels.groupby("arch")[most].mean()
-    return [("What do the groups inside a class follow?", f"Mostly {name}{f', {FACTORS[name]}' if name in FACTORS else ''}.",
+    before = t[(t.epochs == 0) & (t.width == 1) & (t.data == arms.data.iloc[0]) & t.arch.isin(models.SMALL)].groupby("arch")[most].mean()
+    hidden = len(textures.INVISIBLE.get(name, ())) if arms.data.iloc[0] == "textures" else 0
+    where = f", in the {len(textures.FAMILIES) - hidden} of {len(textures.FAMILIES)} classes that show it" if hidden else ""
+    others = [f"{words} {found.min():.2f} to {found.max():.2f}" for words, found in (("untrained", before), ("trained with labels", taught))
+              if found.notna().any()]
+    return [("What do the groups inside a class follow?", f"Mostly {name}{f' ({FACTORS[name]})' if name in FACTORS else ''}{where}.",
              "It is a factor of the images that is not their class. Adjusted mutual information of the clusters within classes with it: "
              f"{small.min():.2f} to {small.max():.2f} on the five, {means[most][models.LARGE]:.2f} on {LABEL[models.LARGE]}"
-             + (f"; trained with labels {taught.min():.2f} to {taught.max():.2f}." if taught.notna().any() else "."))]
+             f"{''.join(f'; {other}' for other in others)}.")]
 
 
 def _of_remedies(arms, rows, onward):
@@ -458,11 +478,9 @@ def _of_learning_at_all(t, profile, where):
         return []
     yes = [LABEL[a] for a, of_both in each.items() if claims.learned(*of_both)]
     no = [LABEL[a] for a in each if LABEL[a] not in yes]
-    high = [LABEL[a] for a, (after, _) in each.items() if after.knn_test.mean() > raw]
     both = [f"{LABEL[a]} {untrained.knn_test.mean():.1%} and {trained.knn_test.mean():.1%}" for a, (trained, untrained) in each.items()]
     lead = f"{_listed(yes) or 'None'} {'does' if len(yes) < 2 else 'do'}, by kNN accuracy over the untrained"
-    lead += (f"; not shown on {_listed(no)}" if no and yes else "") + (
-        "" if np.isnan(raw) else f"; on average better than raw pixels: {_listed(high) or 'none'}")
+    lead += (f"; not shown on {_listed(no)}" if no and yes else "") + _above_pixels(t, arms[arms.arch.isin(each)])
     return [(f"Do they learn {where}?", f"{lead}.",
              f"On {profile}, kNN accuracy untrained and trained: {', '.join(both)}"
              + ("." if np.isnan(raw) else f"; raw pixels {raw:.1%}."))]

@@ -284,6 +284,13 @@ def curve(h, labels):
     return metrics.cluster_structure(h, labels, (CLASSES, 2 * CLASSES, 3 * CLASSES, 6 * CLASSES), restarts=3)
 
 
+@pytest.mark.parametrize("n, classes, k", [(5000, 10, 20), (5000, 10, 160), (2000, 12, 48)])
+def test_the_homogeneity_that_chance_gives_is_that_of_clusters_dealt_at_random(n, classes, k):
+    rng = np.random.default_rng(0)
+    dealt = [metrics.homogeneity_completeness_v_measure(np.arange(n) % classes, rng.integers(0, k, n))[0] for _ in range(20)]
+    assert metrics.chance_homogeneity(n, classes, k) == pytest.approx(np.mean(dealt), rel=0.03)
+
+
 def test_planted_sub_clusters_need_more_clusters_to_be_pure_and_are_less_complete_then():
     (gathered, labels, _), (split, _, _) = planted(1, spread=0.3), planted(3, apart=0)
     reference, over = curve(gathered, labels), curve(split, labels)
