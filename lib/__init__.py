@@ -2,8 +2,8 @@
 
 To read it in this order: data, textures (the images); augment, kernels (their views); models, losses, methods, train, checkpoint
 (pretraining); metrics, probe (evaluation); runs, studies, schedule, reproduce (which runs there are, and how they are trained); claims,
-changes, summary (what they say, and how sure that is); plots, explore, pages, readme, report (how it is shown); bench, gpu (how fast it
-is).
+caveats, changes, summary (what they say, and how sure that is); plots, explore, pages, readme, report (how it is shown); bench, gpu (how
+fast it is).
 """
 import ctypes
 import os

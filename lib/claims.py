@@ -8,14 +8,13 @@ chance (22 % where two measures decide).
 import re
 from dataclasses import dataclass, field, fields
 from numbers import Real
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from lib import check_name, models
-from lib.metrics import PER_CLASS, chance_homogeneity
+from lib.metrics import PER_CLASS
 from lib.train import PretrainConfig
 
 MARGIN = 0.03       # "no overfitting": accuracies within three points of each other
@@ -267,7 +266,7 @@ def completeness_at(rows, homogeneity, nearest=False):
     At one k, completeness is homogeneity times nearly a constant, H(classes) / H(clusters), so encoders are compared at equal purity: one
     that splits classes needs more clusters to be as pure. Where a curve comes by that purity more than once, the fewest clusters count.
     nan for a run that is purer with one cluster a class already, or never so pure; with nearest the value at that end of its curve, a
-    bound (`bounds`). None is corrected for chance (`without_chance`). Returns (n,) array.
+    bound (`bounds`). None is corrected for chance (lib.caveats). Returns (n,) array.
     """
     return np.array([value if nearest or not end else np.nan for value, end, _ in _on_curves(rows, homogeneity)])
 
@@ -305,18 +304,6 @@ def matched_purity(rows):
     """The homogeneity that these runs have on average with MATCHED clusters a class; nan without one."""
     column = f"homogeneity_k{MATCHED * int(rows.classes.iloc[0])}" if len(rows) else ""
     return rows[column].mean() if column in rows else np.nan
-
-
-def without_chance(table):
-    """The table with the homogeneity of each k-means curve less what chance gives (metrics.chance_homogeneity), and completeness in
-    proportion, since both are the mutual information over an entropy."""
-    found = {}
-    for column in table.filter(regex=r"^homogeneity_k\d+$"):
-        k, other = int(column.rpartition("k")[2]), column.replace("homogeneity", "completeness")
-        sizes = zip(table.images_test, table.classes)
-        luck = pd.Series([np.nan if np.isnan(n) else chance_homogeneity(int(n), int(c), k) for n, c in sizes], table.index)
-        found |= {column: table[column] - luck, other: table[other] * (1 - luck / table[column])}
-    return table.assign(**found)
 
 
 def local_purity(rows):
@@ -357,44 +344,6 @@ def effect(row):
 
 def _digits(unit):
     return 1 if UNITS[unit] > 1 else 3
-
-
-def standing(rows):
-    """{claim/encoder: whether it stands after a correction for their number} of the remedies' intervals on single encoders (Benjamini-
-    Hochberg, 5 %, from t tests on the pairs of seeds). rows: of one profile."""
-    remedies = {f"{r.name}_{measure}": r for r in REMEDIES for measure in ("helps", "gathers", "gathers_paper")}
-    each = [row for row in rows.itertuples() if "/" in row.claim and not np.isnan(row.low)
-            and row.claim.split("/")[1] in getattr(remedies.get(row.claim.split("/")[0]), "encoders", ())]
-    p = [2 * stats.t.sf(abs(row.effect) * 2 * stats.t.ppf(0.975, row.n - 1) / max(row.high - row.low, 1e-12), row.n - 1) for row in each]
-    return {row.claim: q <= 0.05 for row, q in zip(each, stats.false_discovery_control(p))} if each else {}
-
-
-def by_chance(rows):
-    """How many intervals of remedies on single encoders exclude 0, how many would by chance alone, and how many stand after a correction
-    for their number (`standing`), as a sentence; "" without any. rows: of one profile."""
-    stands = standing(rows)
-    each = [row for row in rows.itertuples() if row.claim in stands]
-    excluding = sum(row.low > 0 or row.high < 0 for row in each)
-    if not each:
-        return ""
-    kept = [f"{row.verdict}, {BY_NAME[name].statement} ({models.ENCODERS[arch].label} {effect(row)[0]})"
-            for row in each for name, _, arch in [row.claim.partition("/")] if stands[row.claim]]
-    stand = (f"; {len(kept) or 'none'} of them stand{'s' * (len(kept) < 2)} after a correction for their number (Benjamini-Hochberg, 5 %)"
-             f"{': ' * bool(kept)}{'; '.join(kept)}")
-    return (f"Of {len(each)} intervals of remedies on single encoders {excluding or 'none'} exclude{'s' * (excluding < 2)} 0, where about "
-            f"{0.05 * len(each):.1g} would by chance alone{stand if excluding else ''}.")
-
-
-def of_mixing(rows):
-    """How far completeness at equal purity tells anything of remedies that local purity and accuracy do not: a list of at most one
-    sentence, of their correlations over the arms and encoders of a profile's rows, where the first is above a half."""
-    each = rows[rows.claim.str.contains("_gathers/", regex=False) & rows.effect.notna() & rows.purer.notna()]
-    helps = rows[rows.claim.str.contains("_helps/", regex=False)].set_index("claim").effect
-    accuracy = each.claim.str.replace("_gathers/", "_helps/", regex=False).map(helps)
-    purity = each.effect.corr(each.purer) if len(each) > 5 else 0.0
-    return [f"On {each.profile.iloc[0]}, over {len(each)} pairs of an arm and an encoder, the gain of completeness at equal purity goes "
-            f"with that of local purity (correlation {purity:+.2f}) and of linear accuracy ({each.effect.corr(accuracy):+.2f}): it is "
-            "hardly another measure than these; where it rises classes may only be mixed less.".replace("-", "−")] if purity > 0.5 else []
 
 
 def smallest_detectable(row):
@@ -478,7 +427,7 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
                          "train the old ones anew")
     rows, empty = [], pd.DataFrame(columns=["arch", "seed", "width", "knn_val", "run"])
     arms = baseline(t) if len(t) else empty
-    every = _same(t[t.epochs == 0], arms, SETTING) if len(t) else empty
+    every = agreeing(t[t.epochs == 0], arms, SETTING) if len(t) else empty
     before = every[every.width == 1]
     large = arms[arms.arch == reference]
     grown = learned(large, before[before.arch == reference])               # an unlearned reference is no reference
@@ -532,219 +481,6 @@ def _besides(arms, known):
     return [arch for arch in models.ENCODERS if arch in set(arms.arch) - {*known}]
 
 
-REFERENCE = Path(models.__file__).resolve().parents[1] / "results" / "reference"
-MUCH = 0.2          # of the purity to compare at, if FINEST clusters a class have it by chance alone
-HEADROOM = 0.02     # below the same encoder trained with labels: less room than that, and accuracy cannot tell what a remedy does
-ACCURACIES = {"knn_test": "kNN", "linear_test": "linear probe", "instdisc_dsd_top1_test": "pretext task"}
-PRETEXT = {"instdisc_dsd_top1_test": "top-1 of an original against its view", "instdisc_dsd_top5_test": "top-5",
-           "instdisc_sdsd_top1_test": "top-1 of view against view", "instdisc_sdsd_top5_test": "top-5"}
-
-
-def _pairs(arms, before, arch):
-    """The baseline's runs of an encoder beside its untrained ones of the same seeds, whose columns end in _untrained."""
-    return arms[arms.arch == arch].merge(before[before.arch == arch], on="seed", suffixes=("", "_untrained"))
-
-
-def _torn(arms, before, architectures):
-    """{encoder: mean gains over its untrained self, paired by seed, in the measures of PRETEXT} where these do not agree in sign."""
-    found = {}
-    for arch in architectures:
-        pairs = _pairs(arms, before, arch)
-        gains = [(pairs[c] - pairs[f"{c}_untrained"]).mean() for c in PRETEXT if c in pairs]
-        if len(pairs) and min(gains) < 0 < max(gains):
-            found[arch] = gains
-    return found
-
-
-def _of_images(arms, before, profile, architectures):
-    """Which verdicts on the gain in the pretext task would be undecided if intervals held the images' error, too."""
-    doubtful = []
-    for arch in architectures:
-        pairs = _pairs(arms, before, arch)
-        if len(pairs):
-            both = pairs.instdisc_dsd_top1_test, pairs.instdisc_dsd_top1_test_untrained
-            noise = sum(p.mean() * (1 - p.mean()) for p in both) / pairs.instances_test.iloc[0]
-            alone, also = (above(*interval(both[0] - both[1], variance)[1:]) for variance in (0.0, noise))
-            doubtful += [models.ENCODERS[arch].label] if also != alone else []
-    return [f"On {profile}, intervals of the gain in the pretext task cover seeds alone, and new seeds are measured on the same images. "
-            "With the images' error, as large as if a trained and an untrained encoder erred on each image independently, "
-            f"{', '.join(doubtful)} would be undecided."] if doubtful else []
-
-
-def caveats(table, profile, names=None, architectures=models.SMALL, reference=models.LARGE):
-    """What a reader of the verdicts on one profile must know, as sentences told from the numbers of its runs. names: of the claims that
-    are shown, all of them if None."""
-    t = table[table.profile == profile] if len(table) else table
-    if not len(t) or baseline(t).empty or "knn_test" not in t:             # evaluated on val alone
-        return []
-    names = set(BY_NAME if names is None else names)
-    told = _of_observations(t, profile, architectures, reference) if names & set(OBSERVATIONS) else []
-    told += _of_chance(t, profile, names, architectures, reference)
-    return told + _of_remedies(t, profile, [r for r in REMEDIES if names & {f"{r.name}_helps", f"{r.name}_gathers"}], reference)
-
-
-def _listed(means, archs):
-    """Encoders with their accuracies, in words."""
-    return ", ".join(f"{models.ENCODERS[arch].label} {means[arch]:.1%}" for arch in archs)
-
-
-def _of_observations(t, profile, architectures, reference):
-    arms, raw = baseline(t), t[t.arch == "pixels"]
-    means = arms.groupby("arch")[[*ACCURACIES]].mean()
-    best, knn = means.instdisc_dsd_top1_test, means.knn_test
-    labels, found = {arch: models.ENCODERS[arch].label for arch in knn.index}, []
-    lacking = [models.ENCODERS[arch].label for arch in (*architectures, reference) if arch not in knn]
-    if lacking:
-        one = [labels[arch] for arch, count in arms.arch.value_counts(sort=False).items() if count == 1]
-        found.append(f"On {profile}, no runs of {', '.join(lacking)}: it says nothing of all five encoders"
-                     + (" nor of small against large" if reference not in knn else "")
-                     + (f"; {', '.join(one)}: one seed, so no interval" if one else "")
-                     + f". {arms.images_train.iloc[0]:,.0f} images, {arms.epochs.iloc[0]} epochs: what needs more of either cannot show.")
-    every = raw.instdisc_dsd_top1_test.mean() > best.max()
-    if every:
-        views = "instdisc_sdsd_top1_test"                                  # of two views, as the loss compares
-        found.append(f"On {profile}, raw pixels find the view of an original image among {int(arms.instances_test.iloc[0]):,} more often "
-                     f"({raw.instdisc_dsd_top1_test.mean():.1%}) than the baseline of any encoder (on average at most {best.max():.1%}; "
-                     f"between two views: {raw[views].mean():.1%} against at most {arms.groupby('arch')[views].mean().max():.1%}), so this "
-                     "measure says little about observation (i).")
-    found += _below_pixels(t, profile, [c for c in ACCURACIES if not (every and c == best.name)])
-    before = _same(t[(t.epochs == 0) & (t.width == 1)], arms, SETTING)
-    if torn := _torn(arms, before, [arch for arch in architectures if arch in knn]):
-        points = {labels[arch]: ", ".join(f"{round(100 * gain, 1) + 0.0:+.1f}" for gain in gains) for arch, gains in torn.items()}
-        found.append(f"On {profile}, whether training helps with the pretext task depends on the measure. Trained minus untrained in "
-                     f"points, for {', '.join(PRETEXT.values())}: "
-                     + "; ".join(f"{name} {gains}" for name, gains in points.items()).replace(" -", " −")
-                     + ". The first is the one that the verdict is on.")
-    found += _of_images(arms, before, profile, [arch for arch in architectures if arch in knn])
-    better = [arch for arch in architectures if arch in knn and reference in knn and knn[arch] > knn[reference]]
-    if better:
-        found.append(f"On {profile}, the large reference is not the best: {labels[reference]} has a kNN accuracy of {knn[reference]:.1%}, "
-                     f"{_listed(knn, better)}. \"Small against large\" compares with a large encoder that learned less in these epochs.")
-    return found + _of_the_pair(arms, profile) + _of_purity(t, arms, profile, knn.index, reference)
-
-
-def _below_pixels(t, profile, measures):
-    raw, means = t[t.arch == "pixels"], baseline(t).groupby("arch")[[*measures]].mean()
-    below = [f"{ACCURACIES[c]} {raw[c].mean():.1%} against {_listed(means[c], worse)}" for c in measures
-             if (worse := [arch for arch in means.index if means[c][arch] < raw[c].mean()])]
-    return [f"On {profile}, raw pixels do better than trained encoders: {'; '.join(below)}. What is said of these encoders, and of "
-            "remedies on them, is said below that floor."] if below else []
-
-
-def _of_the_pair(arms, profile):
-    """How accuracy goes with the paper's pair of measures, where both say "over-clustered" of the better encoders, or of the better runs of
-    an encoder, by some features; told of all."""
-    each, wrong, columns = [], False, [c for c in arms if c.startswith(("intra_class_d_test", "uniformity_d_test"))] + ["linear_test"]
-    means, within = arms.groupby("arch")[columns].mean(), arms[columns] - arms.groupby("arch")[columns].transform("mean")
-    for where, t, n in ((f"over the means of {len(means)} encoders", means, len(means)),
-                        (f"over {len(arms)} runs about the mean of their encoder", within, len(arms) - len(means) + 1)):
-        for tag, words in (("", "raw"), ("_centred", "centred")):
-            if f"uniformity_d_test{tag}" in t:
-                apart, even = (_correlation(t[f"{c}_d_test{tag}"], t.linear_test, n) for c in ("intra_class", "uniformity"))
-                wrong |= apart[1] > 0 > even[2]
-                each.append(f"{words} features, {where}: "
-                            + " and ".join(f"{r:+.2f} [{low:+.2f}, {high:+.2f}]" for r, low, high in (apart, even)))
-    paper = pd.read_csv(REFERENCE / "paper_over_clustering.csv").query("recipe == 'baseline'")
-    theirs = " and ".join(f"{paper[c].corr(paper.linear_percent):+.2f}" for c in ("intra_class", "uniformity"))
-    return [f"On {profile}, a larger distance within classes and a lower uniformity do not mean \"worse\": some features have the better "
-            f"encoders over-clustered by both. Correlations with linear accuracy: {'; '.join(each)}; in the paper's own numbers, over "
-            f"{len(paper)} encoders: {theirs}.".replace(" -", " −").replace("[-", "[−")] if wrong else []
-
-
-def _correlation(x, y, n):
-    """Pearson's correlation with a 95 % interval (Fisher's) for n independent values; nan bounds for n < 4."""
-    r = float(np.corrcoef(x, y)[0, 1]) if min(np.ptp(x), np.ptp(y)) > 1e-9 else np.nan
-    half = stats.norm.ppf(0.975) / np.sqrt(n - 3) if n > 3 else np.nan
-    with np.errstate(divide="ignore"):
-        return r, *np.tanh(np.arctanh(r) + np.array([-half, half]))
-
-
-def _of_purity(t, arms, profile, archs, reference):
-    """Which runs' k-means curves do not hold the purity at which completeness is compared."""
-    pure = matched_purity(arms[arms.arch == reference])
-    if np.isnan(pure):
-        return []
-    sides = {arch: outside(arms[arms.arch == arch], pure) for arch in archs}
-    ends = ((1, "never reached"), (-1, "exceeded with the fewest clusters"))
-    lacking = [f"{words}: {', '.join(each)}" for end, words in ends if (each := [
-        f"{(side == end).sum()} of {len(side)} runs of {models.ENCODERS[arch].label}" for arch, side in sides.items() if end in side])]
-    if not lacking:
-        return []
-    final = f" As these include runs of the reference itself, \"{BY_NAME['over_clustered'].statement}\" can no longer be supported, " \
-            "whatever is trained further; a difference in local purity could still contradict." if sides[reference].any() else ""
-    wide = _wide(t, arms)
-    final += f" Nor does every run of ResNet-18 at its widths: \"{BY_NAME['size_not_architecture'].statement}\" can no longer be decided." \
-        if wide.width.nunique() > 2 and outside(wide, pure).any() else ""
-    return [f"On {profile}, clusters are compared at equal purity, a homogeneity of {pure:.2f}, which not every run's curve holds "
-            f"({'; '.join(lacking)}).{final}"]
-
-
-def _of_chance(t, profile, names, architectures, reference):
-    """How much of the purity to compare at chance alone would give, where that is much, and which verdicts change without it."""
-    arms = baseline(t)
-    pure = [pure for _, own in arms.groupby("arch") if not np.isnan(pure := matched_purity(own))]
-    mine = {name for name in names if name == "over_clustered" or name.endswith("_gathers")}
-    if not mine or not pure:
-        return []
-    images, classes = (int(arms[c].iloc[0]) for c in ("images_test", "classes"))
-    few, many = (chance_homogeneity(images, classes, n * classes) for n in (MATCHED, FINEST))
-    if many < MUCH * min(pure):
-        return []
-    before, after = (ledger(rows, profile, architectures, reference).set_index("claim") for rows in (t, without_chance(t)))
-    other = [claim for claim in before.index[before.verdict != after.verdict] if "/" in claim and claim.partition("/")[0] in mine]
-    changes = [f"{BY_NAME[name].statement}, {models.ENCODERS[arch].label}: {after.verdict[claim]}, not {before.verdict[claim]}"
-               for claim in other for name, _, arch in [claim.partition("/")]]
-    compared = " to ".join(dict.fromkeys(f"{purity:.2f}" for purity in (min(pure), max(pure))))
-    return [f"On {profile}, purity and completeness are not corrected for chance: images dealt to clusters at random give a purity of "
-            f"{few:.3f} with {MATCHED} clusters a class and of {many:.3f} with {FINEST}, and remedies are compared at {compared}. An arm "
-            "that needs more clusters is flattered by that. With chance taken away "
-            + (f"these verdicts on single encoders differ: {'; '.join(changes)}." if changes else "no verdict on an encoder differs.")]
-
-
-def _of_remedies(t, profile, remedies, reference):
-    arms, found = baseline(t), []
-    linear = arms.groupby("arch").linear_test.mean()
-    labels = t[(t.method == "supervised") & (t.epochs > 0) & (t.width == 1) & (t.data == arms.data.iloc[0])]
-    labels = labels.groupby("arch").linear_test.mean()
-    near = [arch for arch in linear.index if arch in labels and linear[arch] > labels[arch] - HEADROOM]
-    if near and any(set(near) & set(r.encoders) for r in remedies):
-        each = ", ".join(f"{models.ENCODERS[arch].label} {linear[arch]:.1%}, with labels {labels[arch]:.1%}" for arch in near)
-        found.append(f"On {profile}, the baseline is within {100 * HEADROOM:g} points of the same encoder trained with labels (linear "
-                     f"probe: {each}): whatever a remedy does, accuracy can hardly show it there.")
-    for r in remedies:
-        other = r.elsewhere.get(arms.data.iloc[0])
-        if other and (t.data == other).any():
-            found.append(f"On {profile}, the claim \"{r.statement}\" is judged on {other}, {r.because}. Learning rates were "
-                         f"chosen without it. The remedies together are tried on {arms.data.iloc[0]} itself, where this one has next to "
-                         "nothing to act on: of the paper's four, three are left in effect, of the three without a teacher two.")
-    taught = [arch for arch in linear.index if arch != reference and reference in linear]
-    large = arms[arms.arch == reference].sort_values("seed")
-    teacher, seed = (large.linear_test.iloc[0], large.seed.iloc[0]) if len(large) else (np.nan, 0)
-    above_it = [arch for arch in taught if linear[arch] > teacher]
-    seeded = any((r.changes or {}).get("start") == "seed" for r in remedies)
-    if above_it and seeded:
-        found.append(f"On {profile}, SEED's teacher ({models.ENCODERS[reference].label}, seed {seed}: linear probe {teacher:.1%}) is worse "
-                     f"than the baselines of {_listed(linear, above_it)}. In the paper it is better than every student.")
-    return found + (_other_teacher(large, profile) if seeded else [])
-
-
-def _other_teacher(large, profile):
-    seed = large.seed.min()
-    return [f"On {profile}, SEED's teacher is {models.ENCODERS[large.arch.iloc[0]].label} of seed {seed}; the rules, written before, name "
-            "its seed 0. Arms with a start by SEED thus differ from those before in the teacher as well as in seeds, and no interval "
-            "covers teachers."] if seed > 0 else []
-
-
-def limits(table, profile, reference=models.LARGE):
-    """Of `caveats` those without which no single number of a profile should be read: raw pixels that do better in accuracy, and another
-    teacher than the rules name."""
-    t = table[table.profile == profile] if len(table) else table
-    arms = baseline(t) if len(t) else t
-    if not len(arms) or "knn_test" not in t:
-        return []
-    return _below_pixels(t, profile, ("knn_test", "linear_test")) + _other_teacher(arms[arms.arch == reference], profile)
-
-
 def _key(t, columns):
     """One text a row, of the columns that there are: 1 and 1.0 are one value, a missing `limit` equals another."""
     def plain(value):
@@ -755,7 +491,7 @@ def _key(t, columns):
     return pd.Series(["|".join(str(plain(value)) for value in row) for row in values], index=t.index, dtype=object)
 
 
-def _same(t, like, columns):
+def agreeing(t, like, columns):
     """The rows of t that agree with the first row of `like` in these columns."""
     return t[_key(t, columns) == _key(like, columns).iloc[0]] if len(t) and len(like) else t
 
@@ -787,10 +523,10 @@ def baseline(t):
 
 def departing(t, b, changes):
     """The runs of t that depart from the baseline's runs b in `changes` (field -> value) and in nothing else."""
-    same = _same(_candidates(t), b, [*(c for c in RECIPE if c not in changes), "lr", "weight_decay"])
+    same = agreeing(_candidates(t), b, [*(c for c in RECIPE if c not in changes), "lr", "weight_decay"])
     if not set(changes) <= set(same):
         return same.iloc[:0]
-    return _same(same, pd.DataFrame([changes]), list(changes)) if changes else same
+    return agreeing(same, pd.DataFrame([changes]), list(changes)) if changes else same
 
 
 def _remedies(t, profile, arms, before, architectures, reference):
@@ -805,14 +541,14 @@ def _remedies(t, profile, arms, before, architectures, reference):
             other = remedy.elsewhere.get(b.data.iloc[0]) if len(b) else None
             if other:
                 there = t[(t.arch == arch) & (t.data == other) & (t.width == 1)]
-                b = _same(_candidates(there), b.assign(data=other), [*RECIPE, "lr", "weight_decay"])
+                b = agreeing(_candidates(there), b.assign(data=other), [*RECIPE, "lr", "weight_decay"])
                 u = there[there.epochs == 0]
             if len(b):
                 mine = t[t.arch == arch]
                 if remedy.changes:
                     a = departing(mine, b, remedy.changes)
                 else:
-                    same = _same(_candidates(mine), b, [*(c for c in RECIPE if c != "queue"), "lr", "weight_decay"])
+                    same = agreeing(_candidates(mine), b, [*(c for c in RECIPE if c != "queue"), "lr", "weight_decay"])
                     trained = same[same.queue > 0].groupby("queue").seed.nunique()
                     known = trained.index[trained >= b.seed.nunique()]
                     a, b = same[same.queue == known.min()], same[same.queue == known.max()]
@@ -883,15 +619,15 @@ def _gain(measure, a, b):
     return completeness_at(a, matched_purity(b), nearest=True) - completeness_at(b, matched_purity(b), nearest=True)
 
 
-def _wide(t, arms):
+def widths(t, arms):
     """The runs of ResNet-18 at every width by the baseline's recipe."""
     own = arms[arms.arch == "resnet18"]
     every = t[(t.arch == "resnet18") & (t.method == "moco") & (t.epochs > 0) & (t.evaluation == "full")] if len(t) else arms
-    return _same(every, own, [*RECIPE, "lr", "weight_decay"]) if len(own) else own
+    return agreeing(every, own, [*RECIPE, "lr", "weight_decay"]) if len(own) else own
 
 
 def _size(t, profile, arms, large, untrained, grown):
-    own, wide = arms[arms.arch == "resnet18"], _wide(t, arms)
+    own, wide = arms[arms.arch == "resnet18"], widths(t, arms)
     pure = matched_purity(large)
     if own.empty or wide.width.nunique() < 3 or np.isnan(pure):
         return _row("size_not_architecture", profile, "", np.nan, np.nan, np.nan, 0, NOT_TESTED, [])

@@ -17,7 +17,7 @@ import seaborn as sns
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from lib import claims, models
+from lib import caveats, claims, models
 from lib.summary import rule_html
 
 WIDTH = 7.0         # inches: 672 px in the report
@@ -275,7 +275,7 @@ def judged(tables, *names):
         lacking.setdefault((p, ", ".join(part.index.unique("encoder"))), []).append(claim)
     sentences = [f"{p}, {', '.join(those)}: not tested, for want of runs or images that the rule asks for: {encoders}"
                  for (p, encoders), those in lacking.items()]
-    sentences += [sentence for p, t in tables.items() for sentence in claims.caveats(t, p, names)]
+    sentences += [sentence for p, t in tables.items() for sentence in caveats.told(t, p, names)]
     return rows[rows.verdict != claims.NOT_TESTED], sentences
 
 

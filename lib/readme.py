@@ -7,7 +7,7 @@ from functools import partial
 
 import pandas as pd
 
-from lib import claims, models, runs, studies
+from lib import caveats, claims, models, runs, studies
 from lib.pages import FIGURE
 from lib.summary import (
     ALONE,
@@ -83,9 +83,9 @@ def front(t, rows):
     if len(compared := against(t, rows)):
         blocks += [RIVAL, markdown(compared), sentence(IN_AGAINST)]
     first, *others = profiles
-    chance = [f"On {first}, {words[0].lower()}{words[1:]}" for words in [claims.by_chance(rows[rows.profile == first])] if words]
-    notes = [*(sentence for p in profiles for sentence in pending(t, p)), *check_on_photographs(t), *chance, *claims.caveats(t, first),
-             *(sentence for p in others for sentence in claims.limits(t, p))]
+    chance = [f"On {first}, {words[0].lower()}{words[1:]}" for words in [caveats.by_chance(rows[rows.profile == first])] if words]
+    notes = [*(sentence for p in profiles for sentence in pending(t, p)), *check_on_photographs(t), *chance, *caveats.told(t, first),
+             *(sentence for p in others for sentence in caveats.limits(t, p))]
     blocks += ["To bear in mind:", bullets(notes)] if notes else []
     blocks += [f"![{FIGURE}](results/figure.svg)", f"The committed runs of `{first}`: {DOTS}.", numbers(t, first),
                BEHIND.format(f"the numbers of {', '.join(f'`{p}`' for p in others)}, " if others else "")]

@@ -8,7 +8,7 @@ import textwrap
 import numpy as np
 import pandas as pd
 
-from lib import claims, models, runs, studies, textures
+from lib import caveats, claims, models, runs, studies, textures
 
 MARK = {claims.SUPPORTED: "✓", claims.CONTRADICTED: "✗", claims.UNDECIDED: "?", claims.NOT_TESTED: "–"}
 DECISIONS = (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED)
@@ -181,7 +181,7 @@ def short(rows, profile):
     some = sum(any(is_judged(r) for _, r in of_encoders(rows, claim, profile)) for claim in whole.claim[whole.verdict == claims.NOT_TESTED])
     counts = ", ".join(f"{n} {v}" for v in MARK if (n := (whole.verdict == v).sum())) + (
         f" ({some} of these on some encoders, but not on all that the claim names)" if some else "")
-    return f"{len(whole)} claims as a whole: {counts}.", claims.by_chance(rows), decided, alone
+    return f"{len(whole)} claims as a whole: {counts}.", caveats.by_chance(rows), decided, alone
 
 
 ALONE = "Supported on single encoders, not as a whole:"
@@ -201,7 +201,7 @@ def nutshell(rows, profile):
     if not yes + no + open_:
         return []
     fate, verb = repeated(rows, profile), {claims.SUPPORTED: "supports", claims.CONTRADICTED: "contradicts"}
-    stands, verdicts = claims.standing(rows[rows.profile == profile]), dict(rows.loc[rows.profile == profile, ["claim", "verdict"]].values)
+    stands, verdicts = caveats.standing(rows[rows.profile == profile]), dict(rows.loc[rows.profile == profile, ["claim", "verdict"]].values)
     left = whole.source.str.contains("not adopted").sum()
 
     def told(row):
@@ -339,13 +339,13 @@ def _of_learning(t, arms, labels):
     better = [a for a in models.SMALL if claims.learned(arms[arms.arch == a], before[before.arch == a])]
     linear, taught = arms.groupby("arch").linear_test.mean(), labels.groupby("arch").linear_test.mean()
     lacks = (taught - linear)[[a for a in models.SMALL if a in taught]]
-    near = [f"{LABEL[a]} ({linear[a]:.1%})" for a in lacks.index if lacks[a] < claims.HEADROOM]
-    far = [f"{LABEL[a]} ({linear[a]:.1%}, {100 * lacks[a]:.0f} points less)" for a in lacks.index if lacks[a] >= claims.HEADROOM]
-    within = f"{100 * claims.HEADROOM:g} points of the same encoder trained with labels"
+    near = [f"{LABEL[a]} ({linear[a]:.1%})" for a in lacks.index if lacks[a] < caveats.HEADROOM]
+    far = [f"{LABEL[a]} ({linear[a]:.1%}, {100 * lacks[a]:.0f} points less)" for a in lacks.index if lacks[a] >= caveats.HEADROOM]
+    within = f"{100 * caveats.HEADROOM:g} points of the same encoder trained with labels"
     count = "All five" if len(better) == len(models.SMALL) else f"{len(better)} of five"
     return [("Do small encoders learn without a teacher?",
              f"{count} do, by kNN accuracy over the untrained; within {within}: "
-             f"{_listed(LABEL[a] for a in lacks.index if lacks[a] < claims.HEADROOM) or 'none'}{_above_pixels(t, arms)}.",
+             f"{_listed(LABEL[a] for a in lacks.index if lacks[a] < caveats.HEADROOM) or 'none'}{_above_pixels(t, arms)}.",
              f"Linear accuracy comes to within {within} on "
              f"{', '.join(near) or 'none'}, and does not on {', '.join(far) or 'none'}. The large {LABEL[models.LARGE]} reaches "
              f"{linear[models.LARGE]:.1%}.")]
@@ -744,5 +744,5 @@ def check_on_photographs(t):
 
 def bear_in_mind(t, rows, profiles, mine=""):
     """What a reader of the verdicts must know, as sentences. mine: the profile whose missing runs are the reader's own affair."""
-    told = [[*(pending(t, p) if p != mine else []), *claims.caveats(t, p), *claims.of_mixing(rows[rows.profile == p])] for p in profiles]
+    told = [[*(pending(t, p) if p != mine else []), *caveats.told(t, p), *caveats.of_mixing(rows[rows.profile == p])] for p in profiles]
     return [*(sentence for some in told for sentence in some), *check_on_photographs(t)]

@@ -11,7 +11,7 @@ import torch
 from hypothesis import settings
 from playwright.sync_api import sync_playwright
 
-from lib import claims, runs, studies
+from lib import caveats, runs, studies
 from lib import data as datasets
 from lib.train import PretrainConfig
 
@@ -63,7 +63,7 @@ def store_run(store, profile, config, rng, commit="0" * 40, device="a machine"):
     path.mkdir(parents=True)
     level = 0.8 if config.arch == "pixels" else 0.3 if config.epochs == 0 else 0.7 if config.method == "moco" else 0.9
     metrics = {"images_train": 10000, "images_test": 5004, "classes": 12, "dim": 512, "instances_train": 5000, "instances_test": 5000}
-    for name in ("knn_val", "knn_test", "linear_test", "instdisc_dsd_top1_train", *claims.PRETEXT):
+    for name in ("knn_val", "knn_test", "linear_test", "instdisc_dsd_top1_train", *caveats.PRETEXT):
         metrics[name] = level + rng.normal(0, 0.01)
     for tag in ("", "_centred"):
         metrics |= {f"intra_class_d_test{tag}": 1 + rng.normal(0, 0.01), f"uniformity_d_test{tag}": -3 + rng.normal(0, 0.01)}

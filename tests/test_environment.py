@@ -23,7 +23,8 @@ def imported(paths):
     trees = [ast.parse(path.read_text()) for path in paths]
     names = {alias.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
-    roots = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"lib", "conftest", "soak"}
+    ours = {"lib", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
+    roots = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - ours
     return {DISTRIBUTION.get(root, root) for root in roots}
 
 

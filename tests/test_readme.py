@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from conftest import made_up_store
 
-from lib import claims, models, readme, report, runs, studies, summary
+from lib import caveats, claims, models, readme, report, runs, studies, summary
 
 
 def made_up(tmp_path, *archs):
@@ -29,14 +29,14 @@ def test_the_front_page_answers_in_a_table_and_shows_the_figure_and_the_numbers_
     asked = summary.answers(t, rows, "textures")
     parts = [readme.bullets(summary.nutshell(rows, "textures")), "| question | answer |",
              *(f"| {question} | {lead} |" for question, lead, _ in asked),
-             summary.MARKS, readme.bullets(claims.caveats(t, "textures")), "](results/figure.svg)", "runs of `textures`: each mark",
+             summary.MARKS, readme.bullets(caveats.told(t, "textures")), "](results/figure.svg)", "runs of `textures`: each mark",
              "with equal classes, in the pretext task ",
              readme.markdown(summary.headline(t, "textures")), "](results/README.md)"]
     assert all(parts) and sorted(parts, key=shown.index) == parts and all(shown.count(part) == 1 for part in parts[1:])
     assert not any(why in shown for *_, why in asked if why)
     two = pd.concat([t, t[t.arch.isin(["resnet18", "pixels"])].assign(profile="cifar10")], ignore_index=True)      # its numbers are behind
     two.loc[two.arch == "pixels", "linear_test"] = 0.999
-    [floor], both = claims.limits(two, "cifar10"), readme.front(two, rows)
+    [floor], both = caveats.limits(two, "cifar10"), readme.front(two, rows)
     assert f"- {floor}\n" in both and floor.startswith("On cifar10, raw pixels do better")
     row = rows[rows.claim == "temperature_helps/resnet18"].assign(effect=0.02, low=0.01, high=0.03, n=5, verdict=claims.SUPPORTED)
     assert "- On textures, of 1 intervals of remedies on single encoders 1 excludes 0" in readme.front(
