@@ -590,8 +590,8 @@ def evaluation(archs, rounds):
 
 def commands(archs, rounds):
     """A row per command of COMMANDS, in a clone of what is committed here: seconds, and the status that it ended with."""
-    environment = {name: value for name, value in os.environ.items()       # what a user's shell does not have
-                   if name not in ("PYTHONPATH", "OMP_NUM_THREADS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    mine = ("PYTHONPATH", "OMP_NUM_THREADS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")        # what a user's shell does not have
+    environment = {name: value for name, value in os.environ.items() if name not in mine} | {"PIP_NO_CACHE_DIR": "1"}
     rows = []
     with tempfile.TemporaryDirectory() as clone:
         subprocess.run(["git", "clone", "-q", runs.ROOT, clone], check=True)

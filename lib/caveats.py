@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from lib import claims, models
-from lib.metrics import chance_homogeneity
+from lib.metrics import PER_CLASS, chance_homogeneity
 
 REFERENCE = Path(__file__).resolve().parents[1] / "results" / "reference"
 MUCH = 0.2          # of the purity to compare at, if FINEST clusters a class have it by chance alone
@@ -26,8 +26,10 @@ def told(table, profile, names=None, architectures=models.SMALL, reference=model
     if not len(t) or claims.baseline(t).empty or "knn_test" not in t:             # evaluated on val alone
         return []
     names = set(claims.BY_NAME if names is None else names)
+    rows = claims.ledger(t, profile, architectures, reference)
+    rows = rows[rows.claim.str.partition("/")[0].isin(names)]
     found = _of_observations(t, profile, architectures, reference) if names & set(claims.OBSERVATIONS) else []
-    found += _of_chance(t, profile, names, architectures, reference)
+    found += _of_images(t, rows, profile) + _of_chance(t, rows, profile, architectures, reference)
     return found + _of_remedies(t, profile, [r for r in claims.REMEDIES if names & {f"{r.name}_helps", f"{r.name}_gathers"}], reference)
 
 
@@ -79,35 +81,33 @@ def of_mixing(rows):
             "hardly another measure than these; where it rises classes may only be mixed less.".replace("-", "−")] if purity > 0.5 else []
 
 
-def _pairs(arms, before, arch):
-    """The baseline's runs of an encoder beside its untrained ones of the same seeds, whose columns end in _untrained."""
-    return arms[arms.arch == arch].merge(before[before.arch == arch], on="seed", suffixes=("", "_untrained"))
-
-
 def _torn(arms, before, architectures):
     """{encoder: mean gains over its untrained self, paired by seed, in the measures of PRETEXT} where these do not agree in sign."""
     found = {}
     for arch in architectures:
-        pairs = _pairs(arms, before, arch)
+        pairs = arms[arms.arch == arch].merge(before[before.arch == arch], on="seed", suffixes=("", "_untrained"))
         gains = [(pairs[c] - pairs[f"{c}_untrained"]).mean() for c in PRETEXT if c in pairs]
         if len(pairs) and min(gains) < 0 < max(gains):
             found[arch] = gains
     return found
 
 
-def _of_images(arms, before, profile, architectures):
-    """Which verdicts on the gain in the pretext task would be undecided if intervals held the images' error, too."""
+def _of_images(t, rows, profile):
+    """Which decided verdicts on accuracies would be undecided if intervals held the images' error, too. rows: of the ledger."""
     doubtful = []
-    for arch in architectures:
-        pairs = _pairs(arms, before, arch)
-        if len(pairs):
-            both = pairs.instdisc_dsd_top1_test, pairs.instdisc_dsd_top1_test_untrained
-            noise = sum(p.mean() * (1 - p.mean()) for p in both) / pairs.instances_test.iloc[0]
-            alone, also = (claims.above(*claims.interval(both[0] - both[1], variance)[1:]) for variance in (0.0, noise))
-            doubtful += [models.ENCODERS[arch].label] if also != alone else []
-    return [f"On {profile}, intervals of the gain in the pretext task cover seeds alone, and new seeds are measured on the same images. "
-            "With the images' error, as large as if a trained and an untrained encoder erred on each image independently, "
-            f"{', '.join(doubtful)} would be undecided."] if doubtful else []
+    for row in rows.itertuples():
+        name, _, arch = row.claim.partition("/")
+        measure, images = (("instdisc_dsd_top1_test", "instances_test") if name == "pretext_learned" else
+                           ("linear_test", "images_test") if name.endswith("_helps") or name in claims.LENGTH else ("", ""))
+        if measure and arch and not np.isnan(row.low) and row.verdict in (claims.SUPPORTED, claims.CONTRADICTED):
+            own = t[t.run.isin(row.runs.split())]
+            p = own[measure].mean()                                        # p (1 - p) is concave: twice that of the mean is the most
+            half = np.hypot((row.high - row.low) / 2, stats.norm.ppf(0.975) * np.sqrt(2 * p * (1 - p) / own[images].iloc[0]))
+            if claims.above(row.effect - half, row.effect + half) == claims.UNDECIDED:
+                doubtful.append(f"{row.statement} ({models.ENCODERS[arch].label})")
+    return [f"On {profile}, intervals of accuracies cover seeds alone, and every seed is measured on the same images. With the images' "
+            "error as of two sides that err on each image independently (an upper bound, for they share the images), these would be "
+            f"undecided: {'; '.join(doubtful)}."] if doubtful else []
 
 
 def _listed(means, archs):
@@ -142,7 +142,6 @@ def _of_observations(t, profile, architectures, reference):
                      f"points, for {', '.join(PRETEXT.values())}: "
                      + "; ".join(f"{name} {gains}" for name, gains in points.items()).replace(" -", " −")
                      + ". The first is the one that the verdict is on.")
-    found += _of_images(arms, before, profile, [arch for arch in architectures if arch in knn])
     better = [arch for arch in architectures if arch in knn and reference in knn and knn[arch] > knn[reference]]
     if better:
         found.append(f"On {profile}, the large reference is not the best: {labels[reference]} has a kNN accuracy of {knn[reference]:.1%}, "
@@ -169,13 +168,13 @@ def _of_the_pair(arms, profile):
             if f"uniformity_d_test{tag}" in t:
                 apart, even = (_correlation(t[f"{c}_d_test{tag}"], t.linear_test, n) for c in ("intra_class", "uniformity"))
                 wrong |= apart[1] > 0 > even[2]
-                each.append(f"{words} features, {where}: "
-                            + " and ".join(f"{r:+.2f} [{low:+.2f}, {high:+.2f}]" for r, low, high in (apart, even)))
+                each += [] if np.isnan([*apart, *even]).any() else [f"{words} features, {where}: "
+                         + " and ".join(f"{r:+.2f} [{low:+.2f}, {high:+.2f}]" for r, low, high in (apart, even))]
     paper = pd.read_csv(REFERENCE / "paper_over_clustering.csv").query("recipe == 'baseline'")
     theirs = " and ".join(f"{paper[c].corr(paper.linear_percent):+.2f}" for c in ("intra_class", "uniformity"))
     return [f"On {profile}, a larger distance within classes and a lower uniformity do not mean \"worse\": some features have the better "
-            f"encoders over-clustered by both. Correlations with linear accuracy: {'; '.join(each)}; in the paper's own numbers, over "
-            f"{len(paper)} encoders: {theirs}.".replace(" -", " −").replace("[-", "[−")] if wrong else []
+            f"encoders or runs over-clustered by both. Correlations with linear accuracy: {'; '.join(each)}; in the paper's own numbers, "
+            f"over {len(paper)} encoders: {theirs}.".replace(" -", " −").replace("[-", "[−")] if wrong else []
 
 
 def _correlation(x, y, n):
@@ -192,7 +191,7 @@ def _of_purity(t, arms, profile, archs, reference):
     if np.isnan(pure):
         return []
     sides = {arch: claims.outside(arms[arms.arch == arch], pure) for arch in archs}
-    ends = ((1, "never reached"), (-1, "exceeded with the fewest clusters"))
+    ends = ((1, "never so pure"), (-1, "always purer"))
     lacking = [f"{words}: {', '.join(each)}" for end, words in ends if (each := [
         f"{(side == end).sum()} of {len(side)} runs of {models.ENCODERS[arch].label}" for arch, side in sides.items() if end in side])]
     if not lacking:
@@ -219,25 +218,27 @@ def without_chance(table):
     return table.assign(**found)
 
 
-def _of_chance(t, profile, names, architectures, reference):
-    """How much of the purity to compare at chance alone would give, where that is much, and which verdicts change without it."""
+def _of_chance(t, rows, profile, architectures, reference):
+    """How much of the purity to compare at chance alone would give, where that is much, and which verdicts change without it. rows: of the
+    ledger."""
     arms = claims.baseline(t)
-    pure = [pure for _, own in arms.groupby("arch") if not np.isnan(pure := claims.matched_purity(own))]
-    mine = {name for name in names if name == "over_clustered" or name.endswith("_gathers")}
-    if not mine or not pure:
+    mine = rows[rows.claim.str.contains("^over_clustered/|_gathers/") & (rows.verdict != claims.NOT_TESTED)]
+    compared = {reference if claim.startswith("over") else claim.partition("/")[2] for claim in mine.claim}
+    pure = [pure for arch in compared if not np.isnan(pure := claims.matched_purity(arms[arms.arch == arch]))]
+    if not pure:
         return []
     images, classes = (int(arms[c].iloc[0]) for c in ("images_test", "classes"))
-    few, many = (chance_homogeneity(images, classes, n * classes) for n in (claims.MATCHED, claims.FINEST))
+    finest = max(n for n in PER_CLASS if arms.get(f"homogeneity_k{n * classes}", pd.Series()).notna().any())
+    few, many = (chance_homogeneity(images, classes, n * classes) for n in (claims.MATCHED, finest))
     if many < MUCH * min(pure):
         return []
-    before, after = (claims.ledger(rows, profile, architectures, reference).set_index("claim") for rows in (t, without_chance(t)))
-    other = [claim for claim in before.index[before.verdict != after.verdict] if "/" in claim and claim.partition("/")[0] in mine]
-    changes = [f"{claims.BY_NAME[name].statement}, {models.ENCODERS[arch].label}: {after.verdict[claim]}, not {before.verdict[claim]}"
-               for claim in other for name, _, arch in [claim.partition("/")]]
-    compared = " to ".join(dict.fromkeys(f"{purity:.2f}" for purity in (min(pure), max(pure))))
+    after = claims.ledger(without_chance(t), profile, architectures, reference).set_index("claim").verdict
+    changes = [f"{row.statement}, {models.ENCODERS[row.claim.partition('/')[2]].label}: {after[row.claim]}, not {row.verdict}"
+               for row in mine.itertuples() if after[row.claim] != row.verdict]
+    purities = " to ".join(dict.fromkeys(f"{purity:.2f}" for purity in (min(pure), max(pure))))
     return [f"On {profile}, purity and completeness are not corrected for chance: images dealt to clusters at random give a purity of "
-            f"{few:.3f} with {claims.MATCHED} clusters a class and of {many:.3f} with {claims.FINEST}, and remedies are compared at "
-            f"{compared}. An arm that needs more clusters is flattered by that. With chance taken away "
+            f"{few:.3f} with {claims.MATCHED} clusters a class and of {many:.3f} with {finest}, and the purity compared at is {purities}. "
+            "Who needs more clusters is flattered by that. With chance taken away "
             + (f"these verdicts on single encoders differ: {'; '.join(changes)}." if changes else "no verdict on an encoder differs.")]
 
 
@@ -254,9 +255,11 @@ def _of_remedies(t, profile, remedies, reference):
     for r in remedies:
         other = r.elsewhere.get(arms.data.iloc[0])
         if other and (t.data == other).any():
-            found.append(f"On {profile}, the claim \"{r.statement}\" is judged on {other}, {r.because}. Learning rates were "
-                         f"chosen without it. The remedies together are tried on {arms.data.iloc[0]} itself, where this one has next to "
-                         "nothing to act on: of the paper's four, three are left in effect, of the three without a teacher two.")
+            joint = [o for o in claims.REMEDIES if o is not r and r.changes.items() <= (o.changes or {}).items()
+                     and any(len(claims.departing(t[t.arch == arch], arms[arms.arch == arch], o.changes)) for arch in linear.index)]
+            found.append(f"On {profile}, the claim \"{r.statement}\" is judged on {other}, {r.because}. Learning rates were chosen without "
+                         "it." + (f" The remedies together are tried on {arms.data.iloc[0]} itself, where this one has next to nothing to "
+                                  "act on: it is one remedy less, in effect." if joint else ""))
     taught = [arch for arch in linear.index if arch != reference and reference in linear]
     large = arms[arms.arch == reference].sort_values("seed")
     teacher, seed = (large.linear_test.iloc[0], large.seed.iloc[0]) if len(large) else (np.nan, 0)

@@ -265,39 +265,29 @@ def completeness_at(rows, homogeneity, nearest=False):
 
     At one k, completeness is homogeneity times nearly a constant, H(classes) / H(clusters), so encoders are compared at equal purity: one
     that splits classes needs more clusters to be as pure. Where a curve comes by that purity more than once, the fewest clusters count.
-    nan for a run that is purer with one cluster a class already, or never so pure; with nearest the value at that end of its curve, a
-    bound (`bounds`). None is corrected for chance (lib.caveats). Returns (n,) array.
+    nan for a run that is purer with one cluster a class already, or never so pure; with nearest the value at that end of its curve. As
+    completeness mostly falls where purity rises, this is taken for a lower bound of the former and an upper one of the latter. (Where the
+    finest clusters are more complete than fewer, that is by chance, as far as seen: lib.caveats.without_chance.) Returns (n,) array.
     """
-    return np.array([value if nearest or not end else np.nan for value, end, _ in _on_curves(rows, homogeneity)])
+    return np.array([value if nearest or not end else np.nan for value, end in (_on_curve(row, homogeneity) for _, row in rows.iterrows())])
 
 
-def _on_curves(rows, homogeneity):
-    """Of each run (completeness at this homogeneity, 0, 0), or that at its curve's nearest end, -1 since the curve begins purer or 1 since
-    it ends less pure, and which bound that is: -1 a lower one, 1 an upper one, by whether more clusters are less or more complete there."""
-    found = []
-    for _, row in rows.iterrows():
-        names = [f"k{row.classes * f:.0f}" for f in PER_CLASS]
-        curve = [(row[f"homogeneity_{k}"], row[f"completeness_{k}"]) for k in names if not np.isnan(row.get(f"homogeneity_{k}", np.nan))]
-        reached = next((i for i, (pure, _) in enumerate(curve) if pure >= homogeneity - 1e-9), None)   # the mean of equals is rounded
-        end = 1 if reached is None else -1 if reached == 0 and curve[0][0] > homogeneity + 1e-9 else 0
-        if end:
-            (_, fewer), (_, more) = (curve * 2)[-2:] if end == 1 else (curve * 2)[:2]
-            found.append((curve[-1 if end == 1 else 0][1], end, -end if len(curve) > 1 and more > fewer else end))
-        else:
-            found.append((np.interp(homogeneity, *zip(*curve[max(0, reached - 1):reached + 1])), 0, 0))
-    return found
+def _on_curve(row, homogeneity):
+    """(completeness of a run at this homogeneity, 0) or (that at its curve's nearest end, -1 where it is a lower bound since the curve
+    begins purer, 1 where it is an upper one since the curve ends less pure)."""
+    names = [f"k{row.classes * f:.0f}" for f in PER_CLASS]
+    curve = [(row[f"homogeneity_{k}"], row[f"completeness_{k}"]) for k in names if not np.isnan(row.get(f"homogeneity_{k}", np.nan))]
+    reached = next((i for i, (pure, _) in enumerate(curve) if pure >= homogeneity - 1e-9), None)   # the mean of equals is rounded
+    if reached is None:
+        return curve[-1][1], 1
+    if reached == 0 and curve[0][0] > homogeneity + 1e-9:
+        return curve[0][1], -1
+    return np.interp(homogeneity, *zip(*curve[max(0, reached - 1):reached + 1])), 0
 
 
 def outside(rows, homogeneity):
     """On which side of its curve each run has this homogeneity: -1 the curve begins purer, 1 it ends less pure, 0 it holds it. (n,)"""
-    return np.array([end for _, end, _ in _on_curves(rows, homogeneity)])
-
-
-def bounds(rows, homogeneity):
-    """Which bound the nearest end of each run's curve is of its completeness at this homogeneity: -1 a lower one, 1 an upper one, 0 none,
-    the curve holds it. Completeness mostly falls where purity rises, so a curve that begins purer mostly gives a lower bound, and one that
-    ends less pure an upper one; not on photographs, where the finest clusters often raise both. (n,)"""
-    return np.array([bound for *_, bound in _on_curves(rows, homogeneity)])
+    return np.array([_on_curve(row, homogeneity)[1] for _, row in rows.iterrows()])
 
 
 def matched_purity(rows):
@@ -607,7 +597,7 @@ def _ends(a, b, effect):
     the side that it is on, -1 smaller, 0 the curve holds the purity. The rule counts on ends that make it smaller; where one does not,
     nothing is decided."""
     pure = matched_purity(b)
-    return np.sign(effect) * np.concatenate([bounds(a, pure), -bounds(b, pure)])
+    return np.sign(effect) * np.concatenate([outside(a, pure), -outside(b, pure)])     # outside: 1 is an upper bound, -1 a lower one
 
 
 def _gain(measure, a, b):

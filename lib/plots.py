@@ -97,7 +97,7 @@ def matched(table, reference=models.LARGE):
     for _, part in table.groupby(["profile", *([] if reference else ["data", "arch"])], sort=False):
         pure = claims.matched_purity(part[(part.arm == "trained") & (part.arch == (reference or part.arch))])
         known = not np.isnan(pure)
-        side = claims.bounds(part, pure) if known else np.zeros(len(part))
+        side = claims.outside(part, pure) if known else np.zeros(len(part))
         parts.append(part.assign(completeness_matched=claims.completeness_at(part, pure) if known else np.nan, completeness_side=side,
                                  completeness_bound=np.where(side, claims.completeness_at(part, pure, nearest=True), np.nan)
                                  if known else np.nan, homogeneity_fine=claims.local_purity(part)))

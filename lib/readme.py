@@ -193,7 +193,7 @@ def commands(folder=None):
         failed = f" (ended with status {row.status})" if row.status else ""
         said.append(f"`{row.what}`{' again' if again else ''} {minutes}{failed}")
     first = table.iloc[0]
-    return (f"Minutes that each took in a fresh clone, one after another, on {first.device}, {first.cores} cores with nothing else to do, "
+    return (f"Minutes that each took in a fresh clone, one after another, on {first.device}, {first.cores} cores, "
             f"at {first.commit[:7]}: {', '.join(said)}. The first, the installation, is part of any other that finds no `.venv`.")
 
 

@@ -160,8 +160,12 @@ def search_note(name, arms):
     """Where the peak learning rates and weight decays of the arms of a profile come from, in a sentence for each origin."""
     rates, own = {c.arch: c for c in arms}, profile(name).rates
     found = {arch: c for arch, c in rates.items() if c.optimizer == "adamw" and arch in (own or CHOSEN)}
+    tried = SHORT_LRS if own else SEARCH_LRS
+
     def listed(some):
-        return ", ".join(f"{models.ENCODERS[arch].label} {c.lr:g} and {c.weight_decay:g}" for arch, c in some.items())
+        edge = {min(tried): " (the least rate that was tried)", max(tried): " (the greatest rate that was tried)"}
+        return ", ".join(f"{models.ENCODERS[arch].label} {c.lr:g} and {c.weight_decay:g}{edge.get(c.lr, '') if arch in found else ''}"
+                         for arch, c in some.items())
     lines = []
     if found:
         data = ", ".join(dict.fromkeys(c.data for c in found.values()))

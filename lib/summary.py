@@ -32,8 +32,7 @@ AGAINST = {          # claim -> what is set against what, in the table of time a
     "improved_helps": "the paper's four remedies, against the baseline",
     "improved_beats_longer": "the four, against twice its epochs"}
 IN_AGAINST = ("points of linear accuracy, 95 % intervals over seeds, not corrected for their number; remedies at the baseline's epochs and "
-              "learning rate. After an arrow: new seeds. Without ✓, ✗ or ?: these runs had been seen before the rule was written. On "
-              "textures, which are grey, stronger augmentation has next to nothing to act on")
+              "learning rate. After an arrow: new seeds. Without ✓, ✗ or ?: these runs had been seen before the rule was written")
 RIVAL = "The remedies, or a longer training? The paper's improved models have 200 and 800 epochs, its baselines 200 alone:"
 DOTS = "each mark is a seed, each bar a 95 % interval; no bar where a run's number is only a bound"
 FACTORS = {"polarity": "which of light and dark is pattern and which ground"}      # of textures, in words
@@ -225,7 +224,7 @@ def nutshell(rows, profile):
               for verdict in (claims.SUPPORTED, claims.CONTRADICTED) if len(those := whole[whole.verdict == verdict])]
     held = [f"{kept(both)[0]} of {kept(both)[1]} on {p}" for p in (profile, *(p for p, *_ in _elsewhere(rows, profile)))
             if kept(both := repeated(rows, p))[1]]
-    found += [f"Verdicts on single encoders, tried again on new seeds; of these hold: {', '.join(held)}."] if held else []
+    found += [f"Of verdicts on single encoders that were tried again on new seeds, these hold: {', '.join(held)}."] if held else []
     less = []
     for images, again in ((profile, repetition(rows, profile)), *((p, part) for p, _, part in _elsewhere(rows, profile))):
         less += [f"{few} on {_listed(on)} ({images})" for claim, few in (
@@ -348,7 +347,8 @@ def _of_learning(t, arms, labels):
              f"{_listed(LABEL[a] for a in lacks.index if lacks[a] < caveats.HEADROOM) or 'none'}{_above_pixels(t, arms)}.",
              f"Linear accuracy comes to within {within} on "
              f"{', '.join(near) or 'none'}, and does not on {', '.join(far) or 'none'}. The large {LABEL[models.LARGE]} reaches "
-             f"{linear[models.LARGE]:.1%}.")]
+             f"{linear[models.LARGE]:.1%}."
+             + ("" if np.isnan(raw := t[t.arch == "pixels"].knn_test.mean()) else f" Raw pixels have a kNN accuracy of {raw:.1%}."))]
 
 
 def _above_pixels(t, arms):

@@ -234,19 +234,6 @@ def test_where_a_curve_reaches_a_purity_twice_the_fewest_clusters_count():
     assert claims.completeness_at(dented, 0.75) == pytest.approx([0.65])
 
 
-def test_the_end_of_a_curve_is_a_lower_or_an_upper_bound_by_whether_the_curve_falls_there():
-    def curve(*points):
-        return {"classes": 12} | {f"{what}_k{12 * 2 ** i}": value for i, point in enumerate(points)
-                                  for what, value in zip(("homogeneity", "completeness"), point)}
-    falls, rises, one = curve((0.4, 0.5), (0.6, 0.3), (0.8, 0.2)), curve((0.4, 0.2), (0.6, 0.15), (0.8, 0.3)), curve((0.4, 0.5))
-    begins = curve((0.4, 0.2), (0.6, 0.3), (0.8, 0.1))
-    rows = pd.DataFrame([falls, rises, one, begins])
-    for purity, where, bound in ((0.9, [1] * 4, [1, -1, 1, 1]), (0.3, [-1] * 4, [-1, -1, -1, 1]), (0.7, [0, 0, 1, 0], [0, 0, 1, 0])):
-        assert (claims.outside(rows, purity).tolist(), claims.bounds(rows, purity).tolist()) == (where, bound)
-    assert claims.completeness_at(rows, 0.9, nearest=True) == pytest.approx([0.2, 0.3, 0.5, 0.1])
-    assert claims.completeness_at(rows, 0.3, nearest=True) == pytest.approx([0.5, 0.2, 0.5, 0.2])
-
-
 def test_the_purity_compared_at_is_the_references_mean_with_two_clusters_a_class():
     large = world().query("arch == 'resnet50' and epochs > 0")
     assert claims.matched_purity(large) == pytest.approx(0.68) == large.homogeneity_k24.mean()

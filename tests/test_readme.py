@@ -118,7 +118,7 @@ def test_the_minutes_that_commands_take_are_those_that_were_measured(tmp_path):
     pd.DataFrame([{"what": what, "seconds": seconds, "status": status, "device": "a machine", "cores": 2, "commit": "0123456789"}
                   for what, seconds, status in (("make x", 20, 0), ("make report", 500, 0), ("make report", 100, 0), ("make test", 440, 2))]
                  ).to_csv(tmp_path / "commands.csv", index=False)
-    assert ("on a machine, 2 cores with nothing else to do, at 0123456: `make x` 1, `make report` 8, `make report` again 2, "
+    assert ("on a machine, 2 cores, at 0123456: `make x` 1, `make report` 8, `make report` again 2, "
             "`make test` 7 (ended with status 2). The first") in readme.commands(tmp_path)
 
 

@@ -325,6 +325,8 @@ def test_the_note_on_learning_rates_says_which_were_searched_for_and_on_what(mon
     assert own.endswith("without a search: ResNet-50 0.001 and 0.01")
     assert "of textures, not on digits: ResNet-18" in studies.search_note("quick", encoders("quick", "digits", archs="resnet18"))
     assert "train of cifar10_jpeg: ResNet-18" in studies.search_note("cifar10_subset", encoders("cifar10_subset", archs="resnet18"))
+    both = studies.search_note("cifar10_subset", encoders("cifar10_subset", archs="efficientnet_b0,resnet18"))
+    assert "EfficientNet-B0 0.0002 and 0.01 (the least rate that was tried), ResNet-18 0.0006 and 0.1" in both
     assert "cifar10_jpeg, not on cifar10: ResNet-18" in studies.search_note(
         "cifar10_subset", encoders("cifar10_subset", "cifar10", archs="resnet18"))
     assert studies.search_note("cifar10", encoders("cifar10", archs="resnet18")).endswith("without a search: ResNet-18 0.06 and 0.0005")
