@@ -152,7 +152,7 @@ def _of_observations(t, profile, architectures, reference):
 def _below_pixels(t, profile, measures):
     raw, means = t[t.arch == "pixels"], claims.baseline(t).groupby("arch")[[*measures]].mean()
     below = [f"{ACCURACIES[c]} {raw[c].mean():.1%} against {_listed(means[c], worse)}" for c in measures
-             if (worse := [arch for arch in means.index if means[c][arch] < raw[c].mean()])]
+             if (worse := [arch for arch in models.ENCODERS if arch in means.index and means[c][arch] < raw[c].mean()])]
     return [f"On {profile}, raw pixels do better than trained encoders: {'; '.join(below)}. What is said of these encoders, and of "
             "remedies on them, is said below that floor."] if below else []
 
