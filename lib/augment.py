@@ -359,7 +359,11 @@ def views(batches, order, augmentation: Augmentation, seed: int, epoch: int):
         if not start:
             ahead = [draw(order[at : at + many], augmentation, size, size, seed, epoch, stream) for stream in (0, 1)]
         parts = [{name: value[start : start + len(index)] for name, value in drawn.items()} for drawn in ahead]
-        yield index, *(rendered(images, part, augmentation.standardize, size) for part in parts)
+        if images.device.type == "cpu":
+            yield index, *(rendered(images, part, augmentation.standardize, size) for part in parts)
+        else:  # both at once: half the kernels to launch
+            both = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            yield index, *rendered(torch.cat([images, images]), both, augmentation.standardize, size).chunk(2)
         at += len(index)
 
 

@@ -558,15 +558,15 @@ def training_case(arch="mobilenet_v3_small", size=32, queue=128, images=None):
 
 
 def evaluation_case(what, n):
-    """One of EVALUATION on n made-up features: seconds, and by how many MB the peak of memory grew."""
-    generator = torch.Generator().manual_seed(0)
-    h, z = torch.randn(n, 1024, generator=generator), torch.randn(n, 128, generator=generator)     # MobileNetV3-Small's sizes
-    labels, before = torch.arange(n) % 10, runs.peak_memory()
+    """One of EVALUATION on n made-up features: seconds, the peak of memory in MB, and by how many it grew."""
+    generator, where = torch.Generator().manual_seed(0), device() if what.startswith(("instance", "kNN", "linear")) else "cpu"
+    h, z, few = (torch.randn(shape, generator=generator).to(where) for shape in ((n, 1024), (n, 128), (10_000, 1024)))
+    labels, before = torch.arange(n) % 10, runs.peak_memory(where)         # features of MobileNetV3-Small's sizes
     started = time.perf_counter()
     if what.startswith("instance"):
         metrics.instance_discrimination(z, z + 0.1)
     elif what.startswith("kNN"):
-        metrics.knn_predict(h, labels, torch.randn(10_000, 1024, generator=generator), 200)
+        metrics.knn_predict(h, labels, few, 200)
     elif what.startswith("linear"):
         probe.linear_probe(h, labels, h[:2000], labels[:2000], h[:2000], labels[:2000], 10)
     elif what.startswith("k-means"):
@@ -574,7 +574,10 @@ def evaluation_case(what, n):
     else:
         from umap import UMAP
         UMAP(metric="cosine", random_state=0, n_jobs=1).fit_transform(np.asarray(h))
-    return {"seconds": round(time.perf_counter() - started, 1), "grew_by_mb": round((runs.peak_memory() - before) / 2 ** 20)}
+    if where == "cuda":
+        torch.cuda.synchronize()
+    seconds, peak = time.perf_counter() - started, runs.peak_memory(where)
+    return {"seconds": round(seconds, 1), "grew_by_mb": round((peak - before) / 2 ** 20), "peak_memory_mb": round(peak / 2 ** 20)}
 
 
 def scaling(archs, rounds):
@@ -616,9 +619,8 @@ def main(argv=None):
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.case is not None:
-        evaluates = "what" in args.case                                    # on the CPU, as lib.probe does
-        found = evaluation_case(**args.case) if evaluates else training_case(**args.case)
-        print(json.dumps(found | {"peak_memory_mb": runs.provenance("cpu" if evaluates else device())["peak_memory_mb"]}))
+        found = evaluation_case(**args.case) if "what" in args.case else training_case(**args.case)
+        print(json.dumps({"peak_memory_mb": runs.provenance(device())["peak_memory_mb"]} | found))
         return
     try:
         for item in args.only:

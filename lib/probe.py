@@ -30,12 +30,12 @@ FINE_TUNING = {"method": "supervised", "epochs": 10, "batch_size": 64, "optimize
 
 
 @torch.no_grad()
-def embed(encoder, split, rows, view, batch_size=500):
-    """h of `split`'s images `rows` (n,) int64 -> (n, D) float32 on the CPU. view(images, index) -> float (n, 3, S, S)."""
-    device = next((p.device for p in encoder.parameters()), torch.device("cpu"))
+def embed(encoder, split, rows, view, batch_size=500, to=None):
+    """h of `split`'s images `rows` (n,) int64 -> (n, D) float32 on the device `to`, by default that of the images, where the encoder is.
+    view(images, index) -> float (n, 3, S, S)."""
     was_training = encoder.training
     encoder.eval()
-    h = [encoder(view(split.images[index], index).to(device).contiguous(memory_format=torch.channels_last)).float().cpu()
+    h = [encoder(view(split.images[index], index).contiguous(memory_format=torch.channels_last)).float().to(to or split.images.device)
          for index in rows.split(batch_size)]
     encoder.train(was_training)
     return torch.cat(h)
@@ -66,9 +66,8 @@ def balanced(labels, n):
 def calibrate(encoder, data, viewer):
     """Re-estimate BatchNorm's statistics on the first CALIBRATION training images, un-augmented."""
     rows = torch.arange(min(CALIBRATION, len(data.train.labels)))
-    device = next((p.device for p in encoder.parameters()), torch.device("cpu"))
     batches = rows.chunk(-(-len(rows) // 512))                             # of one size: never a last one of a single image
-    models.calibrate_batchnorm(encoder, (viewer.original(data.train.images[i], i).to(device) for i in batches))
+    models.calibrate_batchnorm(encoder, (viewer.original(data.train.images[i], i) for i in batches))
 
 
 def instance_metrics(d, sd1, sd2, labels, mean, suffix):
@@ -101,16 +100,18 @@ def linear_probe(train_h, train_y, val_h, val_y, test_h, test_y, classes, lrs=PR
     encoder; all are trained at once and val chooses. The paper: lr 30 for all, with augmentation, 100 epochs.
     Returns {"linear_test", "linear_val", "linear_lr"}; chance is 1/classes.
     """
+    device = train_h.device
+    train_y, val_y, test_y = (y.to(device) for y in (train_y, val_y, test_y))
     mean, std = train_h.mean(0), train_h.std(0) + 1e-5
     train_h, val_h, test_h = ((h - mean) / std for h in (train_h, val_h, test_h))
     generator = torch.Generator().manual_seed(seed)
-    weight = torch.zeros(len(lrs), train_h.shape[1], classes)              # (L, D, C): one head per learning rate
-    bias = torch.zeros(len(lrs), 1, classes)
+    weight = torch.zeros(len(lrs), train_h.shape[1], classes, device=device)   # (L, D, C): one head per learning rate
+    bias = torch.zeros(len(lrs), 1, classes, device=device)
     momentum = [torch.zeros_like(weight), torch.zeros_like(bias)]
-    lr = torch.tensor(lrs)[:, None, None]
+    lr = torch.tensor(lrs, device=device)[:, None, None]
     steps, step = epochs * -(-len(train_h) // 256), 0
     for _ in range(epochs):
-        for rows in torch.randperm(len(train_h), generator=generator).split(256):
+        for rows in torch.randperm(len(train_h), generator=generator).to(device).split(256):
             h, y = train_h[rows], F.one_hot(train_y[rows], classes).float()
             error = (torch.softmax(h @ weight + bias, dim=2) - y) / len(rows)  # (L, n, C): the gradient of the logits
             for parameter, velocity, gradient in zip((weight, bias), momentum, (h.T @ error, error.sum(1, keepdim=True))):
@@ -142,15 +143,23 @@ def transfer(encoder, target, config, size, device="cpu"):
         tuning = replace(config, data=target.name, limit=None, start=None, teacher=None, **FINE_TUNING)
         method = train.pretrain(target, tuning, device=device, start=encoder.state_dict())[0]
         calibrate(method.encoder, target, viewer)
-        logits = method.head.cpu()(embed(method.encoder, target.test, torch.arange(len(y["test"])), viewer.original))
-        out["fine_tuned"] = (logits.argmax(1) == y["test"]).double().mean().item()
+        logits = method.head(embed(method.encoder, target.test, torch.arange(len(y["test"])), viewer.original))
+        out["fine_tuned"] = (logits.argmax(1) == y["test"].to(logits.device)).double().mean().item()
     return out
 
 
 @torch.no_grad()
 def _projected(projector, h):
-    """z of h (N, D), projector in eval mode, on the CPU: (N, dim)."""
-    return deepcopy(projector).cpu().eval()(h)
+    """z of h (N, D), projector in eval mode: (N, dim) where h is."""
+    return deepcopy(projector).to(h.device).eval()(h)
+
+
+def _place(device, images, dim):
+    """The device on which the metrics of h (images, dim) run: the images' own, unless h takes over an eighth of a GPU's memory (metrics
+    hold a few copies of it), then the CPU."""
+    device = torch.device(device)
+    large = device.type == "cuda" and images * dim * 4 > torch.cuda.get_device_properties(device).total_memory / 8
+    return torch.device("cpu") if large else device
 
 
 def monitored(images, classes):
@@ -185,7 +194,7 @@ def monitor(data, config):
         h = embed(encoder, data.val, rows, viewer.original)
         predicted = metrics.knn_predict(embed(encoder, data.train, gallery, viewer.original), data.train.labels[gallery], h,
                                         min(KNN_K, len(gallery)))
-        labels = data.val.labels[rows]
+        labels = data.val.labels[rows].to(h.device)
         out["knn_val"] = (predicted == labels).double().mean().item()
         clusters = min(4 * len(data.classes), len(h) // 2)
         structure = metrics.cluster_structure(h, labels, [clusters], seed=0, restarts=1)[0]
@@ -202,15 +211,16 @@ def evaluate(encoder, data, config, projector=None):
     encoder = deepcopy(encoder)
     calibrate(encoder, data, viewer)
     everything = {name: torch.arange(len(getattr(data, name).labels)) for name in ("train", "val", "test")}
-    h = {name: embed(encoder, getattr(data, name), rows, viewer.original) for name, rows in everything.items()}
-    y = {name: getattr(data, name).labels for name in everything}
+    to = _place(data.train.images.device, len(data.train.labels), encoder.dim)
+    h = {name: embed(encoder, getattr(data, name), rows, viewer.original, to=to) for name, rows in everything.items()}
+    y = {name: getattr(data, name).labels.to(to) for name in everything}
     mean, classes = h["train"].mean(0), len(data.classes)
 
     out = {"images_train": len(y["train"]), "images_test": len(y["test"]), "classes": classes, "dim_h": h["train"].shape[1]}
     per_class = min(int(y[side].bincount().min()) for side in ("train", "test"))
     for side in ("train", "test"):                                         # the same number and class balance on both sides
-        rows = balanced(y[side], min(INSTANCES, per_class * classes))
-        views = [embed(encoder, getattr(data, side), rows, viewer.augmented(stream)) for stream in (0, 1)]
+        rows = balanced(getattr(data, side).labels, min(INSTANCES, per_class * classes))
+        views = [embed(encoder, getattr(data, side), rows, viewer.augmented(stream), to=to) for stream in (0, 1)]
         out[f"instances_{side}"] = len(rows)
         out |= instance_metrics(h[side][rows], *views, y[side][rows], mean, side)
 
@@ -236,4 +246,4 @@ def evaluate(encoder, data, config, projector=None):
         scores = metrics.factor_ami(h["test"], y["test"], data.test.factors, min_images=FACTOR_IMAGES)
         out |= {f"ami_{name}": score["mean"] for name, score in scores.items() if not np.isnan(score["mean"])}
         out["sub_clusters"] = metrics.sub_clusters(h["test"], y["test"])["mean"]
-    return out, {"h": h["test"].numpy().astype(np.float16), "label": y["test"].numpy()}
+    return out, {"h": h["test"].cpu().numpy().astype(np.float16), "label": data.test.labels.numpy()}

@@ -433,8 +433,10 @@ def _forget_peak_memory(device):
         file.write("5")
 
 
-def peak_memory():
-    """Bytes that this process has held at most, since _forget_peak_memory. Linux hands the number of getrusage on to children."""
+def peak_memory(device="cpu"):
+    """Bytes that this process has held at most on a device, since _forget_peak_memory. Linux hands getrusage's on to children."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
     found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
     return int(found[1]) * 1024 if found else \
@@ -445,13 +447,12 @@ def provenance(device):
     """Where and by what a run is made; outside the id and outside every comparison."""
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
                platform.processor()) if os.path.exists("/proc/cpuinfo") else platform.processor()
-    memory = torch.cuda.max_memory_allocated() if device == "cuda" else peak_memory()
     return {"commit": COMMIT, "dirty": None if CHANGES is None else bool(CHANGES), "code": train.CODE, "rounding": train.ROUNDING,
             "date": time.strftime("%Y-%m-%d", time.gmtime()), "python": platform.python_version(),
             "torch": torch.__version__, "torchvision": version("torchvision"), "numpy": np.__version__,
             "scikit-learn": version("scikit-learn"), "device": torch.cuda.get_device_name() if device == "cuda" else cpu,
             "cores": cpu_count(), "threads": torch.get_num_threads(),
-            "deterministic": torch.are_deterministic_algorithms_enabled(), "peak_memory_mb": round(memory / 2 ** 20)}
+            "deterministic": torch.are_deterministic_algorithms_enabled(), "peak_memory_mb": round(peak_memory(device) / 2 ** 20)}
 
 
 def joules(device):

@@ -1,0 +1,126 @@
+"""A GPU that is pretended: tensors on a device of their own whose numbers are computed on the CPU.
+
+Like a real one it refuses an operation on tensors of two devices, has none of `lib`'s branches for a CPU, and knows when the host waits
+for a number of it (`reads`), what the host sends it (`sent`) and how many kernels a step launches (`launched`). It has no speed, no
+other rounding and no bf16, so it replaces no GPU: it shows that what runs on one is of one piece.
+"""
+from collections import Counter
+from contextlib import contextmanager
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+NAME = "pretended"
+aten = torch.ops.aten
+COPIES = {aten._to_copy.default, aten.copy_.default}
+BY_INDEX = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}   # torch sends the index
+WAITED_FOR = {aten._local_scalar_dense.default, aten.nonzero.default, aten.equal.default, aten.masked_select.default}
+NO_KERNEL = {"alias", "as_strided", "detach", "empty", "empty_like", "empty_strided", "expand", "permute", "select", "slice", "split",
+             "split_with_sizes", "squeeze", "t", "transpose", "unbind", "unfold", "unsqueeze", "view", "_unsafe_view", "_reshape_alias"}
+
+
+class OnDevice(torch.Tensor):
+    """A tensor that says it lies on the pretended GPU; `there` is the CPU's tensor that holds its numbers."""
+
+    @staticmethod
+    def __new__(cls, there):
+        return torch.Tensor._make_wrapper_subclass(cls, there.size(), strides=there.stride(), storage_offset=there.storage_offset(),
+                                                   dtype=there.dtype, layout=there.layout, device=f"{NAME}:0")
+
+    def __init__(self, there):
+        self.there = there
+
+    def __repr__(self):
+        return f"OnDevice({self.there})"
+
+    def __format__(self, spec):
+        return format(self.item(), spec)
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        raise RuntimeError(f"{func} on a tensor of a pretended GPU whose `with` is over")
+
+
+class GPU(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.reads, self.sent, self.launched = [], [], Counter()           # shapes, shapes, kernels by name
+
+    def forget(self):
+        self.reads.clear(), self.sent.clear(), self.launched.clear()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        there, here = ([x for x in tensors if isinstance(x, OnDevice) == on] for on in (True, False))
+        asked = kwargs.get("device")
+        if not there and (asked is None or torch.device(asked).type != NAME):
+            return func(*args, **kwargs)
+        arrays = [x for x in here if x.ndim]                               # a single number may come from the CPU
+        if there and arrays and func not in COPIES | BY_INDEX:
+            raise RuntimeError(f"Expected all tensors to be on the same device, but found at least two devices, {NAME}:0 and cpu! "
+                               f"({func}, {[tuple(x.shape) for x in arrays]} on the cpu)")
+        lands = not (there and func is aten._to_copy.default and asked is not None and torch.device(asked).type != NAME)
+        if func is aten.copy_.default:
+            lands = isinstance(args[0], OnDevice)
+        if func in WAITED_FOR or there and not lands:
+            self.reads.append(tuple(there[0].shape))
+        elif lands and arrays:
+            self.sent.append(tuple(arrays[0].shape))
+        name = func.overloadpacket.__name__
+        if name not in NO_KERNEL:
+            self.launched[name] += 1
+        a, k = tree_map(lambda x: x.there if isinstance(x, OnDevice) else x, (args, kwargs))
+        if asked is not None:
+            k = k | {"device": torch.device("cpu")}
+        out = func(*a, **{name: value for name, value in k.items() if name not in ("pin_memory", "non_blocking")})
+        if func is aten.copy_.default:
+            return args[0]
+        if not lands:
+            return out
+        wrapped = tree_map(lambda x: OnDevice(x) if isinstance(x, torch.Tensor) else x, out)
+        return return_and_correct_aliasing(func, args, kwargs, wrapped)
+
+
+class _Sent(TorchFunctionMode):
+    """torch.tensor(values, device=...) makes its tensor on the CPU and sends it; by itself it does so below every dispatcher."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if func in (torch.tensor, torch.as_tensor) and (device := kwargs.pop("device", None)) is not None:
+            return func(*args, **kwargs).to(device)
+        return func(*args, **kwargs)
+
+
+class _Module:
+    """What torch asks of a kind of device, as torch.cuda answers it."""
+
+    def is_initialized(self): return True
+    def is_available(self): return True
+    def current_device(self): return 0
+    def device_count(self): return 1
+    def manual_seed_all(self, seed): ...
+    def _is_in_bad_fork(self): return False
+    def get_amp_supported_dtype(self): return [torch.bfloat16]
+
+
+_registered = []
+
+
+@contextmanager
+def gpu():
+    """A fresh GPU, by the device name "pretended", while the `with` lasts."""
+    if not _registered:
+        _setup_privateuseone_for_python_backend(NAME, backend_module=_Module())
+        autocast = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")
+        autocast.fallback(torch.library.fallthrough_kernel)                # full precision: the CPU's numbers stay comparable
+        _registered.append(autocast)
+    torch.__future__.set_overwrite_module_params_on_conversion(True)       # a module's move makes new parameters
+    try:
+        with torch.autograd.set_multithreading_enabled(False), GPU() as device, _Sent():
+            yield device
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(False)
