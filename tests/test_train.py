@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 import re
@@ -11,7 +12,7 @@ from conftest import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lib import augment, kernels, probe, runs, train
+from lib import augment, kernels, models, probe, runs, train
 from lib import data as datasets
 from lib.methods import SEED, MoCo, SimCLR
 from lib.train import PretrainConfig, build, cosine_lr, pretrain
@@ -400,6 +401,21 @@ def test_a_compiled_training_is_the_same_training(monkeypatch, textures):
     monkeypatch.setattr(torch, "compile", lambda module, mode: compiled(module, backend="eager"))     # what is traced, without a compiler
     plain, traced = (losses(pretrain(textures, tiny(epochs=1, compile=flag))[1]) for flag in (False, True))
     assert traced == pytest.approx(plain, rel=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{"symmetric": True, "bn_splits": 4, "batch_keys": True, "smoothing": 0.1}, {"method": "simclr"},
+                                     {"method": "seed", "teacher": tiny()}, {"arch": "mobilenet_v3_small", "width": 1.0}])
+def test_a_step_is_one_graph_without_a_break_so_that_a_gpu_can_capture_it_whole(changes, textures):
+    config = tiny(**changes)
+    frozen = torch.nn.Sequential(models.encoder("resnet18", size=32, width=0.25), models.projector("simple", 128))
+    method = train.build(config, textures, teacher=frozen if config.teacher else None).train()
+    torch._dynamo.reset()
+    whole = torch.compile(method, backend="eager", fullgraph=True)          # raises at a break
+    views, index = torch.randn(2, 32, 3, 32, 32), torch.arange(32)
+    state = copy.deepcopy(method.state_dict())
+    loss = whole(*views, index)[0].item()
+    method.load_state_dict(state)
+    assert loss == pytest.approx(method(*views, index)[0].item(), rel=3e-2)
 
 
 def test_a_step_is_captured_on_a_gpu_alone(monkeypatch):
