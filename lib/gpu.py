@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from lib import bench, positive, probe, runs, studies, train
+from lib import augment, bench, positive, runs, studies, train
 
 PACKED = (*runs.REQUIRED, "SHA256SUMS")
 LARGEST = 15 * 2 ** 20     # bytes of a packed file
@@ -64,13 +64,15 @@ def rates(archs, profile, data_name, device, epochs=2):
 
 
 def agreement(device):
-    """Largest difference between this device and the CPU, in the views of a batch and in h of an untrained ResNet-18."""
+    """Largest difference between this device and the CPU, in the views of a batch and in h of an untrained ResNet-18. Both make views as
+    operations on the batch, so a machine with a GPU needs no Numba."""
     config = studies.base("smoke", "resnet18")
     found = {}
     for where in dict.fromkeys(("cpu", device)):
         data = runs.load_data(config.data, config.limit, where)
         index = torch.arange(64)
-        views = probe.Viewer("image", data.flip).augmented(0)(data.train.images[index.to(where)], index)
+        drawn = augment.draw(index, augment.Augmentation(), data.size, data.size, augment.FIXED, 0, 0)
+        views = augment.batched(data.train.images[index.to(where)], drawn, "image", data.size)
         encoder = train.build(config, data).encoder.to(where).eval()
         with torch.no_grad():
             found[where] = views.float().cpu(), encoder(views).float().cpu()

@@ -1,4 +1,5 @@
 """What runs on a GPU is of one piece, as far as that shows without one: on a device that is pretended."""
+import sys
 from dataclasses import replace
 
 import pytest
@@ -114,6 +115,7 @@ def test_what_a_gpu_evaluates_is_measured_there(what, monkeypatch):
 
 def test_the_check_of_a_borrowed_gpu_runs_there_and_its_rates_are_taken_there(monkeypatch, textures):
     monkeypatch.setattr(bench, "device", lambda: NAME)
+    monkeypatch.setitem(sys.modules, "lib.kernels", None)                  # such a machine may lack Numba
     with gpu() as device:
         monkeypatch.setattr(runs, "load_data", lambda name, limit=None, device="cpu": moved(textures) if device == NAME else textures)
         assert max(borrowed.agreement(NAME).values()) < 1e-3
