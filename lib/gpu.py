@@ -5,8 +5,8 @@ minutes are over, packs every finished run that did not lie here before the firs
 where this one was: on the same machine from the checkpoints, on another from the finished runs.
 """
 import argparse
-import itertools
 import json
+import math
 import os
 import shutil
 import signal
@@ -14,6 +14,7 @@ import sys
 import tarfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +22,9 @@ import torch
 
 from lib import augment, bench, positive, runs, studies, train
 
+CAPTURED = ("mobilenet_v3_small", "resnet18")   # whose step is also compiled, which takes a minute or two each
+RATED = 10_240             # images of an epoch whose rate is taken
+RATES_SHARE = 0.4          # of the minutes, after which no other rate is begun
 PACKED = (*runs.REQUIRED, "SHA256SUMS")
 LARGEST = 15 * 2 ** 20     # bytes of a packed file
 ARCHIVED = "cifar10_jpeg"  # the data set that comes as an archive of one folder; the others are downloaded or lie there
@@ -38,29 +42,42 @@ def unpack(archive, place):
         aside.rename(place)
 
 
-def rates(archs, profile, data_name, device, epochs=2):
-    """A row per encoder, on a GPU two, the second with the step compiled and captured: images a second of the whole training step (data
-    to optimiser) in the last of `epochs` epochs, of the bare model step on a constant batch, and the peak memory of the former."""
-    rows = []
-    for arch, captured in itertools.product(archs, (False, True) if device == "cuda" else (False,)):
-        config = studies.base(profile, arch, data_name, epochs=epochs, compile=captured)
-        data = runs.load_data(config.data, config.limit, device)
+def rates(archs, profile, data_name, device, until=math.inf):
+    """Rows, one after the other, of each encoder and on a GPU, of CAPTURED, of the step compiled and captured, too: images a second of
+    the whole training step (data to optimiser) in the second epoch of RATED images, of the bare model step on a constant batch, seconds of
+    the first epoch, which compiles, and peak memory. None is begun after `until`, in seconds as of time.time()."""
+    for arch, captured in [*((arch, False) for arch in archs), *((arch, True) for arch in archs if arch in CAPTURED and device == "cuda")]:
+        if time.time() > until:
+            print(f"no minutes are left for the rate of {arch}{', captured' if captured else ''}", flush=True)
+            continue
+        config = studies.base(profile, arch, data_name, epochs=2, compile=captured)
+        config = replace(config, limit=min(config.limit or RATED, RATED))
+        row = {"arch": arch, "captured": captured}
+        try:
+            row |= rate(config, device)
+        except Exception as error:                                         # a compiler that fails, say: the study does without
+            row |= {"failed": f"{type(error).__name__}: {error}".splitlines()[0]}
+        print(row, flush=True)
+        yield row
+
+
+def rate(config, device):
+    """A row of `rates` for one configuration."""
+    data = runs.load_data(config.data, config.limit, device)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    first, second = train.pretrain(data, config, device=device)[2]
+    memory = runs.peak_memory(device)
+    step, batch, took = bench.stepper(config, data), bench.constant(config, data), []
+    for _ in range(12):
+        started = time.perf_counter()
+        step(*batch)
         if device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        seconds = train.pretrain(data, config, device=device)[2]
-        memory = runs.provenance(device)["peak_memory_mb"]
-        steps = len(data.train.labels) // config.batch_size
-        step, batch, took = bench.stepper(config, data), bench.constant(config, data), []
-        for _ in range(12):
-            started = time.perf_counter()
-            step(*batch)
-            if device == "cuda":
-                torch.cuda.synchronize()
-            took.append(time.perf_counter() - started)
-        rows.append({"arch": arch, "captured": captured, "images_per_second": round(steps * config.batch_size / seconds[-1]),
-                     "model_step_images_per_second": round(config.batch_size / sorted(took)[len(took) // 2]), "peak_memory_mb": memory})
-        print(rows[-1], flush=True)
-    return pd.DataFrame(rows)
+            torch.cuda.synchronize()
+        took.append(time.perf_counter() - started)
+    images = len(data.train.labels) // config.batch_size * config.batch_size
+    return {"images_per_second": round(images / second), "model_step_images_per_second": round(config.batch_size / sorted(took)[6]),
+            "seconds_of_first_epoch": round(first, 1), "peak_memory_mb": round(memory / 2 ** 20)}
 
 
 def agreement(device):
@@ -105,7 +122,8 @@ def main(argv=None):
     parser.add_argument("--out", default=os.environ.get("OUT", "out"), help="folder for rates.csv, check.json and the packed runs")
     parser.add_argument("--minutes", type=float, default=9.0, help="after which whatever is not finished is stopped")
     parser.add_argument("--jobs", type=positive, default=4, help="runs side by side")
-    parser.add_argument("--rates", action="store_true", help="measure training rates first")
+    parser.add_argument("--rates", action="store_true",
+                        help=f"measure training rates first; none is begun after {RATES_SHARE:g} of the minutes")
     args = parser.parse_args(argv)
     started, out = time.time(), Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -123,7 +141,10 @@ def main(argv=None):
         sys.exit(f"error: this device differs from the CPU by more than {TOLERANCE:g} in the views or features of a batch")
     (out / "check.json").write_text(json.dumps(check, indent=1) + "\n")
     if args.rates:
-        rates(studies.profile(args.profile).encoders, args.profile, args.data, device).to_csv(out / "rates.csv", index=False)
+        rows, until = [], started + args.minutes * 60 * RATES_SHARE
+        for row in rates(studies.profile(args.profile).encoders, args.profile, args.data, device, until):
+            rows.append(row)                                               # kept one by one: the machine may be gone before the last
+            pd.DataFrame(rows).to_csv(out / "rates.csv", index=False)
     noted = runs.ROOT / ".data" / f"known-{args.profile}.json"              # what this machine was given, not made here
     if not noted.exists():
         noted.write_text(json.dumps([path.name for path in runs.paths(args.profile)]))

@@ -308,11 +308,17 @@ class _Split:
         self.num_batches_tracked += 1
         # Chunk i moves its own copy of the running statistics; their mean is one step towards the chunks' mean.
         mean, var = (s.expand(self.splits, -1).clone() for s in (self.running_mean, self.running_var))  # (splits, C)
-        chunks = [F.batch_norm(chunk, mean[i], var[i], self.weight, self.bias, True, self.momentum, self.eps)
-                  for i, chunk in enumerate(x.chunk(self.splits))]
+        if torch.compiler.is_compiling():  # a chunk's channels as channels of their own: one node of the graph, not one a chunk
+            dealt = x.movedim(1, -1).unflatten(0, (self.splits, -1)).movedim(0, -2).flatten(-2).movedim(-1, 1)  # (n, splits C, ...)
+            dealt = F.batch_norm(dealt, mean.view(-1), var.view(-1), self.weight.repeat(self.splits), self.bias.repeat(self.splits), True,
+                                 self.momentum, self.eps)
+            out = dealt.movedim(1, -1).unflatten(-1, (self.splits, -1)).movedim(-2, 0).flatten(0, 1).movedim(-1, 1)
+        else:
+            out = torch.cat([F.batch_norm(chunk, mean[i], var[i], self.weight, self.bias, True, self.momentum, self.eps)
+                             for i, chunk in enumerate(x.chunk(self.splits))])
         self.running_mean.copy_(mean.mean(dim=0))
         self.running_var.copy_(var.mean(dim=0))
-        return torch.cat(chunks)
+        return out
 
 
 class SplitBatchNorm1d(_Split, nn.BatchNorm1d): ...

@@ -362,13 +362,15 @@ def chunk_by_chunk(net, x, splits):
 
 @pytest.mark.parametrize("shape, norm", [((8, 5, 3, 3), nn.BatchNorm2d), ((8, 5), nn.BatchNorm1d)])
 @pytest.mark.parametrize("splits", [2, 4])
-def test_split_batchnorm_is_a_loop_over_chunks_forward_backward_and_in_its_statistics(shape, norm, splits):
+@pytest.mark.parametrize("compiled", [False, True])
+def test_split_batchnorm_is_a_loop_over_chunks_forward_backward_and_in_its_statistics(shape, norm, splits, compiled):
     net, x = norm(5), 3 * torch.randn(shape) + torch.arange(8.0).view(-1, *[1] * (len(shape) - 1))
     nn.init.normal_(net.weight), nn.init.normal_(net.bias)
     x0, x1, weight = x.clone().requires_grad_(), x.clone().requires_grad_(), torch.randn(shape)
     expected, statistics, copies = chunk_by_chunk(net, x0, splits)
     split = split_batchnorm(copy.deepcopy(net), splits)
-    z = split(x1)
+    torch._dynamo.reset()
+    z = (torch.compile(split, backend="eager", fullgraph=True) if compiled else split)(x1)
     (expected * weight).sum().backward(), (z * weight).sum().backward()
     torch.testing.assert_close(z, expected)
     torch.testing.assert_close(x1.grad, x0.grad)

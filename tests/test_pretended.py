@@ -121,5 +121,9 @@ def test_the_check_of_a_borrowed_gpu_runs_there_and_its_rates_are_taken_there(mo
         assert max(borrowed.agreement(NAME).values()) < 1e-3
         device.forget()
         monkeypatch.setattr(studies, "base", lambda *args, **changes: tiny(**changes))
-        assert len(borrowed.rates(["resnet18"], "smoke", None, NAME, epochs=1)) == 1
-    assert device.launched["convolution_backward"] == 20 * (3 + 12)
+        assert [row["arch"] for row in borrowed.rates(["resnet18"], "smoke", None, NAME)] == ["resnet18"]
+        assert list(borrowed.rates(["resnet18"], "smoke", None, NAME, until=0.0)) == []
+        monkeypatch.setattr(studies, "base", lambda *args, **changes: tiny(queue=96, batch_size=96, **changes))
+        [row] = borrowed.rates(["resnet18"], "smoke", None, NAME)
+        assert row["failed"].startswith("ValueError: queue = 96 is not below the 96 training images")
+    assert device.launched["convolution_backward"] == 20 * (3 + 3 + 12)
