@@ -120,7 +120,7 @@ class Split:
             raise ValueError(f"batch_size is {batch_size}; allowed is 1 to the {len(order)} images of order.")
         chunks = order[: len(order) // batch_size * batch_size].view(-1, batch_size)
         if not isinstance(self.images, FolderImages):
-            yield from ((index, self.images.index_select(0, index.to(self.images.device))) for index in chunks)
+            yield from ((index, self.images.index_select(0, index.to(self.images.device, non_blocking=True))) for index in chunks)
             return
         on_gpu = torch.device(self.images.device).type == "cuda"
         loader = DataLoader(_BatchReader(self.images.to("cpu")), batch_size=None, sampler=chunks, pin_memory=on_gpu,

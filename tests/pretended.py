@@ -1,8 +1,9 @@
 """A GPU that is pretended: tensors on a device of their own whose numbers are computed on the CPU.
 
-Like a real one it refuses an operation on tensors of two devices, has none of `lib`'s branches for a CPU, and knows when the host waits
-for a number of it (`reads`), what the host sends it (`sent`) and how many kernels a step launches (`launched`). It has no speed, no
-other rounding and no bf16, so it replaces no GPU: it shows that what runs on one is of one piece.
+Like a real one it refuses an operation on tensors of two devices and has none of `lib`'s branches for a CPU. It notes what the host
+reads from it (`read`), sends it (`sent`), in which of both it waits until all that was launched is done (`waits`), and how many kernels
+are launched (`launched`). It has no speed, no other rounding and no bf16, so it replaces no GPU: it shows that what runs on one is of one
+piece.
 """
 from collections import Counter
 from contextlib import contextmanager
@@ -47,10 +48,11 @@ class OnDevice(torch.Tensor):
 class GPU(TorchDispatchMode):
     def __init__(self):
         super().__init__()
-        self.reads, self.sent, self.launched = [], [], Counter()           # shapes, shapes, kernels by name
+        self.read, self.sent, self.waits, self.launched = [], [], [], Counter()     # shapes; kernels by name
 
     def forget(self):
-        self.reads.clear(), self.sent.clear(), self.launched.clear()
+        for seen in (self.read, self.sent, self.waits, self.launched):
+            seen.clear()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -67,9 +69,13 @@ class GPU(TorchDispatchMode):
         if func is aten.copy_.default:
             lands = isinstance(args[0], OnDevice)
         if func in WAITED_FOR or there and not lands:
-            self.reads.append(tuple(there[0].shape))
+            self.read.append(tuple(there[0].shape))
+            self.waits.append(self.read[-1])
         elif lands and arrays:
             self.sent.append(tuple(arrays[0].shape))
+            free = kwargs.get("non_blocking") or func is aten.copy_.default and len(args) > 2 and args[2]
+            if not free:                                                   # torch then waits for all that was launched before
+                self.waits.append(tuple(arrays[0].shape))
         name = func.overloadpacket.__name__
         if name not in NO_KERNEL:
             self.launched[name] += 1
