@@ -308,7 +308,7 @@ class _Split:
         self.num_batches_tracked += 1
         # Chunk i moves its own copy of the running statistics; their mean is one step towards the chunks' mean.
         mean, var = (s.expand(self.splits, -1).clone() for s in (self.running_mean, self.running_var))  # (splits, C)
-        if torch.compiler.is_compiling():  # a chunk's channels as channels of their own: one node of the graph, not one a chunk
+        if x.device.type != "cpu" or torch.compiler.is_compiling():  # as channels of their own: one kernel or node, not one a chunk
             dealt = x.movedim(1, -1).unflatten(0, (self.splits, -1)).movedim(0, -2).flatten(-2).movedim(-1, 1)  # (n, splits C, ...)
             dealt = F.batch_norm(dealt, mean.view(-1), var.view(-1), self.weight.repeat(self.splits), self.bias.repeat(self.splits), True,
                                  self.momentum, self.eps)
