@@ -264,10 +264,11 @@ def jitter(images, factors, order):
 
 def hide(images, grid, hidden):
     """Hide-and-Seek (Singh & Lee 2017): patches of the image get its mean colour. grid: (N,) patches a side, hidden: (N, 16, 16)."""
-    *_, height, width = images.shape
-    rows, columns = (torch.arange(side) * grid[:, None] // side for side in (height, width))     # (N, side): the patch of a pixel
-    mask = hidden[torch.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return torch.where(_to(mask, images.device)[:, None], images.mean(dim=(2, 3), keepdim=True), images)
+    (*_, height, width), device = images.shape, images.device
+    grid, hidden = _to(grid, device), _to(hidden, device)
+    rows, columns = (torch.arange(side, device=device) * grid[:, None] // side for side in (height, width))  # (N, side): a pixel's patch
+    mask = hidden[torch.arange(len(images), device=device)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return torch.where(mask[:, None], images.mean(dim=(2, 3), keepdim=True), images)
 
 
 def blur_radius(side: int) -> int:

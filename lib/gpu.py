@@ -10,10 +10,13 @@ import math
 import os
 import shutil
 import signal
+import statistics
+import subprocess
 import sys
 import tarfile
 import threading
 import time
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,12 +26,12 @@ import torch
 from lib import augment, bench, positive, runs, studies, train
 
 CAPTURED = ("mobilenet_v3_small", "resnet18")   # whose step is also compiled, which takes a minute or two each
-RATED = 10_240             # images of an epoch whose rate is taken
-RATES_SHARE = 0.4          # of the minutes, after which no other rate is begun
+RATED, RATED_EPOCHS = 10_240, 5   # images and epochs whose rate is taken; of more images where the queue wants it
+RATES_SHARE = 0.4          # of the minutes, at most
 PACKED = (*runs.REQUIRED, "SHA256SUMS")
 LARGEST = 15 * 2 ** 20     # bytes of a packed file
 ARCHIVED = "cifar10_jpeg"  # the data set that comes as an archive of one folder; the others are downloaded or lie there
-TOLERANCE = 0.05           # of views, standardised, and of h: a GPU's convolutions may round to 10 bits (TF32)
+TOLERANCE = 0.05           # of views, standardised, of h and of the loss: a GPU's convolutions may round to 10 bits (TF32)
 
 
 def unpack(archive, place):
@@ -42,31 +45,30 @@ def unpack(archive, place):
         aside.rename(place)
 
 
-def rates(archs, profile, data_name, device, until=math.inf):
-    """Rows, one after the other, of each encoder and on a GPU, of CAPTURED, of the step compiled and captured, too: images a second of
-    the whole training step (data to optimiser) in the second epoch of RATED images, of the bare model step on a constant batch, seconds of
-    the first epoch, which compiles, and peak memory. None is begun after `until`, in seconds as of time.time()."""
-    for arch, captured in [*((arch, False) for arch in archs), *((arch, True) for arch in archs if arch in CAPTURED and device == "cuda")]:
-        if time.time() > until:
-            print(f"no minutes are left for the rate of {arch}{', captured' if captured else ''}", flush=True)
-            continue
-        config = studies.base(profile, arch, data_name, epochs=2, compile=captured)
-        config = replace(config, limit=min(config.limit or RATED, RATED))
-        row = {"arch": arch, "captured": captured}
+def rates(archs, profile, data_name, device, file):
+    """Write a table, row by row: of each encoder, and on a GPU of CAPTURED once more with the step compiled and captured, images a second
+    of the whole training step (data to optimiser) and of the bare model step on a constant batch, both medians, seconds of the first
+    epoch, which compiles, and peak memory; or why it failed."""
+    rows, configs = [], [studies.base(profile, arch, data_name, epochs=RATED_EPOCHS) for arch in archs]
+    configs += [replace(c, compile=True) for c in configs if c.arch in CAPTURED and device == "cuda"]
+    configs = [replace(c, limit=min(c.limit or math.inf, max(RATED, 2 * c.queue))) for c in configs]
+    for c in configs:
+        data = runs.load_data(c.data, c.limit, device)
+        rows.append({"arch": c.arch, "captured": c.compile})
         try:
-            row |= rate(config, device)
+            rows[-1] |= measured(c, data, device)
         except Exception as error:                                         # a compiler that fails, say: the study does without
-            row |= {"failed": f"{type(error).__name__}: {error}".splitlines()[0]}
-        print(row, flush=True)
-        yield row
+            traceback.print_exc()
+            rows[-1] |= {"failed": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
+        print(rows[-1], flush=True)
+        pd.DataFrame(rows).to_csv(file, index=False)                       # now, since time may be over before the last
 
 
-def rate(config, device):
-    """A row of `rates` for one configuration."""
-    data = runs.load_data(config.data, config.limit, device)
+def measured(config, data, device):
+    """A row of `rates` but for its names."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    first, second = train.pretrain(data, config, device=device)[2]
+    first, *others = train.pretrain(data, config, device=device)[2]
     memory = runs.peak_memory(device)
     step, batch, took = bench.stepper(config, data), bench.constant(config, data), []
     for _ in range(12):
@@ -76,24 +78,34 @@ def rate(config, device):
             torch.cuda.synchronize()
         took.append(time.perf_counter() - started)
     images = len(data.train.labels) // config.batch_size * config.batch_size
-    return {"images_per_second": round(images / second), "model_step_images_per_second": round(config.batch_size / sorted(took)[6]),
+    return {"images_per_second": round(images / statistics.median(others)),
+            "model_step_images_per_second": round(config.batch_size / statistics.median(took)),
             "seconds_of_first_epoch": round(first, 1), "peak_memory_mb": round(memory / 2 ** 20)}
 
 
+def rates_apart(options, file, seconds):
+    """`rates` in a process of its own, which is ended after so many seconds: a compiler that hangs, a broken context or memory that is
+    kept on the card stay its own."""
+    try:
+        subprocess.run([sys.executable, "-m", "lib.gpu", *options, "--measure", file], cwd=Path(__file__).parents[1], timeout=seconds)
+    except subprocess.TimeoutExpired:
+        print(f"the rates took longer than {seconds:.0f} s; those that were measured are kept", flush=True)
+
+
 def agreement(device):
-    """Largest difference between this device and the CPU, in the views of a batch and in h of an untrained ResNet-18. Both make views as
-    operations on the batch, so a machine with a GPU needs no Numba."""
-    config = studies.base("smoke", "resnet18")
+    """Largest difference between this device and the CPU: in the views of a batch, in h of an untrained ResNet-18, and in the loss of its
+    first step with eight groups of BatchNorm. Both make views as operations on the batch, so a machine with a GPU needs no Numba."""
+    config = replace(studies.base("smoke", "resnet18"), bn_splits=8)
     found = {}
     for where in dict.fromkeys(("cpu", device)):
         data = runs.load_data(config.data, config.limit, where)
         index = torch.arange(64)
-        drawn = augment.draw(index, augment.Augmentation(), data.size, data.size, augment.FIXED, 0, 0)
-        views = augment.batched(data.train.images[index.to(where)], drawn, "image", data.size)
-        encoder = train.build(config, data).encoder.to(where).eval()
+        drawn = [augment.draw(index, augment.Augmentation(), data.size, data.size, augment.FIXED, 0, stream) for stream in (0, 1)]
+        views = [augment.batched(data.train.images[index.to(where)], part, "image", data.size) for part in drawn]
+        method = train.build(config, data).to(where)
         with torch.no_grad():
-            found[where] = views.float().cpu(), encoder(views).float().cpu()
-    return {name: float((a - b).abs().max()) for name, a, b in zip(("views", "features"), found["cpu"], found[device])}
+            found[where] = [x.cpu() for x in (views[0], method.encoder.eval()(views[0]), method.train()(*views)[0])]
+    return {name: float((a - b).abs().max()) for name, a, b in zip(("views", "features", "loss"), found["cpu"], found[device])}
 
 
 def pack(profile, out, known=()):
@@ -122,29 +134,31 @@ def main(argv=None):
     parser.add_argument("--out", default=os.environ.get("OUT", "out"), help="folder for rates.csv, check.json and the packed runs")
     parser.add_argument("--minutes", type=float, default=9.0, help="after which whatever is not finished is stopped")
     parser.add_argument("--jobs", type=positive, default=4, help="runs side by side")
-    parser.add_argument("--rates", action="store_true",
-                        help=f"measure training rates first; none is begun after {RATES_SHARE:g} of the minutes")
+    parser.add_argument("--rates", action="store_true", help=f"measure training rates first, for {RATES_SHARE:g} of the minutes at most")
+    parser.add_argument("--cpu", action="store_true", help="rehearse on the CPU where there is no GPU")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    started, out = time.time(), Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    started, out, device = time.time(), Path(args.out), "cuda" if torch.cuda.is_available() else "cpu"
+    options = ["--profile", args.profile, *(["--data", args.data] if args.data else [])]
     try:
         name = studies.base(args.profile, "resnet18", args.data).data
         if args.archive and name != ARCHIVED:
             raise ValueError(f"archive = {args.archive!r} with data = {name!r}; allowed: with --data {ARCHIVED} alone")
     except ValueError as error:
         sys.exit(f"error: {error}")
+    if device == "cpu" and not args.cpu:
+        sys.exit("error: torch sees no GPU here; --cpu rehearses on the CPU")
+    if args.measure:
+        return rates(studies.profile(args.profile).encoders, args.profile, args.data, device, args.measure)
+    out.mkdir(parents=True, exist_ok=True)
     unpack(args.archive, runs.ROOT / ".data" / ARCHIVED)
     check = {"device": torch.cuda.get_device_name() if device == "cuda" else "cpu", "torch": torch.__version__, **agreement(device)}
     print(check, flush=True)
-    if not (check["views"] <= TOLERANCE and check["features"] <= TOLERANCE):          # nan too
-        sys.exit(f"error: this device differs from the CPU by more than {TOLERANCE:g} in the views or features of a batch")
+    if not all(check[name] <= TOLERANCE for name in ("views", "features", "loss")):  # nan too
+        sys.exit(f"error: this device differs from the CPU by more than {TOLERANCE:g} in views, features or loss of a batch")
     (out / "check.json").write_text(json.dumps(check, indent=1) + "\n")
     if args.rates:
-        rows, until = [], started + args.minutes * 60 * RATES_SHARE
-        for row in rates(studies.profile(args.profile).encoders, args.profile, args.data, device, until):
-            rows.append(row)                                               # kept one by one: the machine may be gone before the last
-            pd.DataFrame(rows).to_csv(out / "rates.csv", index=False)
+        rates_apart([*options, *(["--cpu"] if args.cpu else [])], str((out / "rates.csv").resolve()), args.minutes * 60 * RATES_SHARE)
     noted = runs.ROOT / ".data" / f"known-{args.profile}.json"              # what this machine was given, not made here
     if not noted.exists():
         noted.write_text(json.dumps([path.name for path in runs.paths(args.profile)]))
@@ -158,15 +172,15 @@ def main(argv=None):
     timer.start()
     status = 0
     try:
-        studies.main(["--profile", args.profile, "--only", args.only, "--jobs", str(args.jobs),
-                      *(["--data", args.data] if args.data else []), *(["--match", args.match] if args.match else [])])
+        studies.main([*options, "--only", args.only, "--jobs", str(args.jobs), *(["--match", args.match] if args.match else [])])
     except SystemExit as stop:                                             # stopped, or some runs failed: the others are worth packing
         print(stop.code if stop.code != 130 else f"{args.minutes:g} minutes are over", flush=True)
         status = 0 if stop.code == 130 else 1
-    timer.cancel()
-    signal.signal(signal.SIGTERM, before)
-    for file in pack(args.profile, out, known):
-        print(f"{file}  {file.stat().st_size:,} bytes", flush=True)
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGTERM, before)
+        for file in pack(args.profile, out, known):
+            print(f"{file}  {file.stat().st_size:,} bytes", flush=True)
     if status:
         sys.exit(status)
 

@@ -296,7 +296,7 @@ def _kmeans(x: np.ndarray, k: int, restarts: int, seed: int) -> KMeans:
 
 def _rotated(x: Tensor) -> np.ndarray:
     """Unit rows in their principal axes, largest variance first, (n, D) -> (n, rank): distances unchanged."""
-    x = unit(x).double()
+    x = unit(x).cpu().double()  # where k-means wants it
     x = x - x.mean(0)
     u, s, _ = torch.linalg.svd(x, full_matrices=False)
     keep = int((s > 1e-6 * s[0].clamp(min=1e-6)).sum())  # below that lies float32 rounding

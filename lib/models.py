@@ -308,11 +308,13 @@ class _Split:
         self.num_batches_tracked += 1
         # Chunk i moves its own copy of the running statistics; their mean is one step towards the chunks' mean.
         mean, var = (s.expand(self.splits, -1).clone() for s in (self.running_mean, self.running_var))  # (splits, C)
-        if x.device.type != "cpu" or torch.compiler.is_compiling():  # as channels of their own: one kernel or node, not one a chunk
+        if x.device.type != "cpu" or torch.compiler.is_compiling():  # chunks' channels as channels of their own: a third fewer operations
+            weight, bias = (None if p is None else p.repeat(self.splits) for p in (self.weight, self.bias))
             dealt = x.movedim(1, -1).unflatten(0, (self.splits, -1)).movedim(0, -2).flatten(-2).movedim(-1, 1)  # (n, splits C, ...)
-            dealt = F.batch_norm(dealt, mean.view(-1), var.view(-1), self.weight.repeat(self.splits), self.bias.repeat(self.splits), True,
-                                 self.momentum, self.eps)
+            dealt = F.batch_norm(dealt, mean.view(-1), var.view(-1), weight, bias, True, self.momentum, self.eps)
             out = dealt.movedim(1, -1).unflatten(-1, (self.splits, -1)).movedim(-2, 0).flatten(0, 1).movedim(-1, 1)
+            last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+            out = out.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
         else:
             out = torch.cat([F.batch_norm(chunk, mean[i], var[i], self.weight, self.bias, True, self.momentum, self.eps)
                              for i, chunk in enumerate(x.chunk(self.splits))])

@@ -155,10 +155,10 @@ def _projected(projector, h):
 
 
 def _place(device, images, dim):
-    """The device on which the metrics of h (images, dim) run: the images' own, unless h takes over an eighth of a GPU's memory (metrics
-    hold a few copies of it), then the CPU."""
+    """The device on which the metrics of h (images, dim) run: the images' own, unless h takes over an eighth of a GPU's free memory
+    (metrics hold a few copies of it), then the CPU."""
     device = torch.device(device)
-    large = device.type == "cuda" and images * dim * 4 > torch.cuda.get_device_properties(device).total_memory / 8
+    large = device.type == "cuda" and images * dim * 4 > torch.cuda.mem_get_info(device)[0] / 8
     return torch.device("cpu") if large else device
 
 

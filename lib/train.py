@@ -329,7 +329,7 @@ def pretrain(data, config, monitor=None, stop_after=None, device="cpu", label=No
                 random.manual_seed(config.seed * 1_000_003 + step)         # dropout and stochastic depth
                 with torch.autocast(device_type=torch.device(device).type, dtype=torch.bfloat16,
                                     enabled=config.precision == "bf16"):
-                    loss, hit = forward(view0, view1, index)
+                    loss, hit = forward(view0, view1, index.to(device, non_blocking=True))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 if step % WATCH_EVERY == 0 or (step + 1) % steps == 0:

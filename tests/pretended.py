@@ -1,9 +1,9 @@
 """A GPU that is pretended: tensors on a device of their own whose numbers are computed on the CPU.
 
 Like a real one it refuses an operation on tensors of two devices and has none of `lib`'s branches for a CPU. It notes what the host
-reads from it (`read`), sends it (`sent`), in which of both it waits until all that was launched is done (`waits`), and how many kernels
-are launched (`launched`). It has no speed, no other rounding and no bf16, so it replaces no GPU: it shows that what runs on one is of one
-piece.
+reads from it (`read`), sends it (`sent`), in which of both it waits until all that was launched is done (`waits`), and how many
+operations it was given (`launched`), each of which is one kernel or a few. It has no speed, no other rounding and no bf16, so it replaces
+no GPU: it shows that what runs on one is of one piece.
 """
 from collections import Counter
 from contextlib import contextmanager
@@ -18,7 +18,8 @@ NAME = "pretended"
 aten = torch.ops.aten
 COPIES = {aten._to_copy.default, aten.copy_.default}
 BY_INDEX = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}   # torch sends the index
-WAITED_FOR = {aten._local_scalar_dense.default, aten.nonzero.default, aten.equal.default, aten.masked_select.default}
+HOST_NEEDS = {"nonzero", "equal", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "bincount", "repeat_interleave"}
+STAGED = 2 ** 16    # bytes that a driver takes over before it returns; a larger copy from memory that is not pinned may wait
 NO_KERNEL = {"alias", "as_strided", "detach", "empty", "empty_like", "empty_strided", "expand", "permute", "select", "slice", "split",
              "split_with_sizes", "squeeze", "t", "transpose", "unbind", "unfold", "unsqueeze", "view", "_unsafe_view", "_reshape_alias"}
 
@@ -48,7 +49,7 @@ class OnDevice(torch.Tensor):
 class GPU(TorchDispatchMode):
     def __init__(self):
         super().__init__()
-        self.read, self.sent, self.waits, self.launched = [], [], [], Counter()     # shapes; kernels by name
+        self.read, self.sent, self.waits, self.launched = [], [], [], Counter()     # shapes; operations by name
 
     def forget(self):
         for seen in (self.read, self.sent, self.waits, self.launched):
@@ -62,21 +63,28 @@ class GPU(TorchDispatchMode):
         if not there and (asked is None or torch.device(asked).type != NAME):
             return func(*args, **kwargs)
         arrays = [x for x in here if x.ndim]                               # a single number may come from the CPU
-        if there and arrays and func not in COPIES | BY_INDEX:
+        name, refused = func.overloadpacket.__name__, arrays
+        if func in COPIES:
+            refused = []
+        elif func in BY_INDEX:
+            refused = [x for x in (args[0], *args[2:3]) if isinstance(x, torch.Tensor) and x.ndim and not isinstance(x, OnDevice)]
+        if there and refused:
             raise RuntimeError(f"Expected all tensors to be on the same device, but found at least two devices, {NAME}:0 and cpu! "
-                               f"({func}, {[tuple(x.shape) for x in arrays]} on the cpu)")
+                               f"({func}, {[tuple(x.shape) for x in refused]} on the cpu)")
         lands = not (there and func is aten._to_copy.default and asked is not None and torch.device(asked).type != NAME)
         if func is aten.copy_.default:
             lands = isinstance(args[0], OnDevice)
-        if func in WAITED_FOR or there and not lands:
+        masked = func in BY_INDEX and any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+        if there and (not lands or name == "_local_scalar_dense"):
             self.read.append(tuple(there[0].shape))
             self.waits.append(self.read[-1])
+        elif name in HOST_NEEDS or masked:                                 # how many there are, say
+            self.waits.append(tuple(there[0].shape))
         elif lands and arrays:
             self.sent.append(tuple(arrays[0].shape))
             free = kwargs.get("non_blocking") or func is aten.copy_.default and len(args) > 2 and args[2]
-            if not free:                                                   # torch then waits for all that was launched before
+            if not free or arrays[0].numel() * arrays[0].element_size() > STAGED:     # until all is done that was launched before
                 self.waits.append(tuple(arrays[0].shape))
-        name = func.overloadpacket.__name__
         if name not in NO_KERNEL:
             self.launched[name] += 1
         a, k = tree_map(lambda x: x.there if isinstance(x, OnDevice) else x, (args, kwargs))

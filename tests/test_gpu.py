@@ -1,8 +1,10 @@
 import json
 import os
 import signal
+import subprocess
 import tarfile
 
+import pandas as pd
 import pytest
 from conftest import TINY
 
@@ -23,17 +25,17 @@ def toy(monkeypatch, tmp_path, textures):
     return tmp_path
 
 
-ARGUMENTS = ["--profile", "toy", "--only", "observations", "--jobs", "1"]
+ARGUMENTS = ["--profile", "toy", "--only", "observations", "--jobs", "1", "--cpu"]
 
 
 def test_a_call_trains_what_is_missing_and_packs_what_it_made(toy, capsys):
     gpu.main([*ARGUMENTS, "--out", str(toy / "out"), "--match", "untrained"])
     first = {path.name for path in runs.paths("toy")}
     assert len(first) == 2
-    gpu.main([*ARGUMENTS, "--out", str(toy / "out2"), "--rates"])
-    assert len(runs.paths("toy")) == 3 and (toy / "out2" / "rates.csv").read_text().splitlines()[1].startswith("resnet18,")
+    gpu.main([*ARGUMENTS, "--out", str(toy / "out2")])
+    assert len(runs.paths("toy")) == 3
     check = json.loads((toy / "out2" / "check.json").read_text())
-    assert check["views"] == check["features"] == 0.0
+    assert check["views"] == check["features"] == check["loss"] == 0.0
     with tarfile.open(toy / "out2" / "runs-toy-0.tar") as tar:
         tar.extractall(toy / "home", filter="data")
     for path in runs.paths("toy"):                                          # also what an earlier call made: its answer may be lost
@@ -64,9 +66,54 @@ def test_a_call_ends_in_time_and_the_next_goes_on(toy, capsys, monkeypatch):
     assert len(runs.paths("toy")) == 2
 
 
-@pytest.mark.parametrize("views, features", [(0.0, 0.3), (0.3, 0.0), (0.0, float("nan")), (float("nan"), 0.0)])
-def test_a_device_that_computes_otherwise_trains_nothing(toy, monkeypatch, views, features):
-    monkeypatch.setattr(gpu, "agreement", lambda device: {"views": views, "features": features})
+def test_rates_are_measured_apart_and_end_in_time_whatever_they_do(toy, capsys, monkeypatch):
+    asked = {}
+
+    def hangs(command, cwd, timeout):
+        asked.update(command=command, timeout=timeout)
+        raise subprocess.TimeoutExpired(command, timeout)
+    monkeypatch.setattr(gpu.subprocess, "run", hangs)
+    gpu.main([*ARGUMENTS, "--out", str(toy / "out"), "--rates", "--minutes", "5"])
+    assert len(runs.paths("toy")) == 3 and asked["timeout"] == 5 * 60 * gpu.RATES_SHARE == 120
+    assert "the rates took longer than 120 s" in capsys.readouterr().out and (toy / "out" / "runs-toy-0.tar").exists()
+    monkeypatch.setattr(gpu, "RATED_EPOCHS", 2)
+    gpu.main([*asked["command"][3:]])                                      # what the other process does
+    [row] = pd.read_csv(toy / "out" / "rates.csv").to_dict("records")
+    assert row["arch"] == "resnet18" and min(row["images_per_second"], row["model_step_images_per_second"], row["peak_memory_mb"]) > 0
+    monkeypatch.setattr(gpu, "measured", lambda *args: [][0])
+    gpu.main([*asked["command"][3:]])
+    assert pd.read_csv(toy / "out" / "rates.csv").failed.tolist() == ["IndexError: list index out of range"]
+
+
+def test_a_study_that_breaks_has_what_was_finished_packed(toy, monkeypatch):
+    gpu.main([*ARGUMENTS, "--out", str(toy / "first")])
+    (toy / ".data" / "known-toy.json").write_text("[]")
+    monkeypatch.setattr(gpu.studies, "main", lambda argv: [][0])            # as an error that nobody foresaw
+    with pytest.raises(IndexError):
+        gpu.main([*ARGUMENTS, "--out", str(toy / "out")])
+    assert (toy / "out" / "runs-toy-0.tar").exists()
+
+
+def test_without_a_gpu_the_cpu_is_not_taken_unasked(toy, monkeypatch):
+    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="torch sees no GPU here; --cpu rehearses on the CPU"):
+        gpu.main([*ARGUMENTS[:-1], "--out", str(toy / "out")])
+    assert runs.paths("toy") == [] and not (toy / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["cifar10", "imagenet", "smoke"])
+def test_the_images_whose_rate_is_taken_are_more_than_the_queue_holds(name, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(runs, "load_data", lambda *args: None)
+    monkeypatch.setattr(gpu, "measured", lambda config, data, device: asked.append(config) or {})
+    gpu.rates(["resnet18", "deit_tiny"], name, None, "cuda", tmp_path / "rates.csv")
+    assert [(c.arch, c.compile) for c in asked] == [("resnet18", False), ("deit_tiny", False), ("resnet18", True)]
+    assert all(c.queue < c.limit <= max(gpu.RATED, 2 * c.queue) for c in asked)
+
+
+@pytest.mark.parametrize("wrong", [{"features": 0.3}, {"views": 0.3}, {"features": float("nan")}, {"views": float("nan")}, {"loss": 0.3}])
+def test_a_device_that_computes_otherwise_trains_nothing(toy, monkeypatch, wrong):
+    monkeypatch.setattr(gpu, "agreement", lambda device: {"views": 0.0, "features": 0.0, "loss": 0.0} | wrong)
     with pytest.raises(SystemExit, match="differs from the CPU by more than 0.05"):
         gpu.main([*ARGUMENTS, "--out", str(toy / "out")])
     assert runs.paths("toy") == []

@@ -402,6 +402,20 @@ def test_one_split_and_eval_mode_are_plain_batchnorm():
     assert torch.equal(plain(x), split_batchnorm(eight, 1)(x))
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_split_batchnorm_keeps_the_layout_and_under_bf16_the_precision_of_its_statistics(layout, compiled):
+    split = split_batchnorm(nn.BatchNorm2d(5), 4)
+    x = (1 + torch.randn(8, 5, 3, 3)).contiguous(memory_format=layout)
+    torch._dynamo.reset()
+    run = torch.compile(split, backend="eager", fullgraph=True) if compiled else split
+    assert run(x).is_contiguous(memory_format=layout)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = run(x.bfloat16())
+    assert y.dtype == torch.bfloat16 and split.running_mean.dtype == split.running_var.dtype == torch.float32
+    torch.testing.assert_close(y.float(), chunk_by_chunk(nn.BatchNorm2d(5), x, 4)[0], atol=0.02, rtol=0.02)
+
+
 def test_split_batchnorm_works_in_whole_networks_and_keeps_channels_last():
     net = split_batchnorm(encoder("mobilenet_v3_small"), 2).to(memory_format=torch.channels_last)
     outputs = []

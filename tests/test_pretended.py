@@ -12,10 +12,11 @@ from lib import augment, bench, models, probe, runs, studies, train
 from lib import gpu as borrowed
 from lib.train import pretrain
 
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here, and torch has room for one other kind beside the CPU")
 KINDS = {
     "moco": {}, "every option of moco": {"symmetric": True, "bn_splits": 4, "smoothing": 0.1, "batch_keys": True, "queue": 64},
     "hidden patches, blur, whitened by ImageNet": {"hide_p": 0.5, "blur_p": 1.0, "grayscale_p": 0.5, "standardize": "imagenet"},
-    "sgd, bf16": {"optimizer": "sgd", "lr": 0.01, "precision": "bf16"}, "simclr": {"method": "simclr"},
+    "sgd": {"optimizer": "sgd", "lr": 1e-4}, "simclr": {"method": "simclr"},
     "supervised": {"method": "supervised"}, "seed": {"method": "seed", "teacher": tiny()}, "deit": {"arch": "deit_tiny", "width": 1.0},
     "mobilenet": {"arch": "mobilenet_v3_small", "width": 1.0},
 }
@@ -46,6 +47,14 @@ def test_the_pretended_gpu_refuses_two_devices_and_knows_what_crosses():
         assert x.sum().item() == 12 and x[:2].cpu().sum() == 6 and device.waits[1:] == [(), (2, 3)]
         assert x[torch.tensor([0, 2])].shape == (2, 3) and device.waits[3:] == [(2,)]      # torch sends the index, and waits
         device.forget()
+        for waiting in (lambda: x[x > 2], lambda: x.unique(), lambda: torch.zeros(2 ** 15).to(NAME, non_blocking=True)):
+            before = len(device.waits)
+            waiting()
+            assert len(device.waits) == before + 1
+        for wrong in (lambda: y[torch.arange(2).to(NAME)], lambda: x.index_put_((torch.arange(4),), y)):
+            with pytest.raises(RuntimeError, match="two devices"):
+                wrong()
+        device.forget()
         weight = nn.Linear(3, 2).to(NAME)
         device.forget()
         (weight(x) ** 2).sum().backward()
@@ -55,7 +64,12 @@ def test_the_pretended_gpu_refuses_two_devices_and_knows_what_crosses():
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_training_on_a_gpu_mixes_no_devices_and_waits_for_nothing_before_an_epoch_ends(kind, textures, monkeypatch):
     config = tiny(**{"lr": 1e-5} | KINDS[kind])                            # small, for rounding grows with steps
-    on_cpu = pretrain(textures, replace(config, precision="fp32"), teacher=teacher_of(config))[1][-1]      # the pretended has no bf16
+    on_cpu = pretrain(textures, config, teacher=teacher_of(config))[1][-1]
+    here, there = (train.build(config, textures, teacher=teacher_of(config)).train() for _ in range(2))
+    views, index = torch.randn(2, 32, 3, 32, 32), torch.arange(32)
+    for module in (*here.modules(), *there.modules()):
+        if isinstance(module, nn.Dropout):                                 # draws on after what was drawn before
+            module.p = 0.0
     seen, summary = [], train.summary
 
     def counted(*args):
@@ -64,14 +78,16 @@ def test_a_training_on_a_gpu_mixes_no_devices_and_waits_for_nothing_before_an_ep
         device.forget()
         return row
     with gpu() as device:
+        first = there.to(NAME)(*views.to(NAME), index.to(NAME))[0].item()  # numbers agree while no step has let their rounding grow
         monkeypatch.setattr(train, "summary", counted)
         there = pretrain(moved(textures), config, device=NAME, teacher=teacher_of(config))[1][-1]
+    assert first == pytest.approx(here(*views, index)[0].item(), rel=1e-5)
     waits, sent = seen[1]                                                  # the first epoch also has what is sent once
     assert waits == [] and sent <= 3 * 18                                  # of three steps: parameters of the views, numbers of images
     assert there["loss"] == pytest.approx(on_cpu["loss"], rel=2e-2) and set(there) == set(on_cpu)
 
 
-def test_both_views_of_a_batch_take_half_the_kernels_and_are_those_that_each_would_be_alone(textures):
+def test_both_views_of_a_batch_take_half_the_operations_and_are_those_that_each_would_be_alone(textures):
     order, recipe = torch.arange(96), augment.Augmentation(hide_p=0.3)
     with gpu() as device:
         data = moved(textures)
@@ -119,7 +135,7 @@ def test_what_a_gpu_evaluates_is_measured_there(what, monkeypatch):
     assert sum(device.launched.values()) > 20 and not {(2048, 128), (2048, 1024)} & {*device.read}
 
 
-def test_the_check_of_a_borrowed_gpu_runs_there_and_its_rates_are_taken_there(monkeypatch, textures):
+def test_the_check_of_a_borrowed_gpu_runs_there_and_its_rates_are_taken_there(monkeypatch, textures, tmp_path):
     monkeypatch.setattr(bench, "device", lambda: NAME)
     monkeypatch.setitem(sys.modules, "lib.kernels", None)                  # such a machine may lack Numba
     with gpu() as device:
@@ -127,9 +143,6 @@ def test_the_check_of_a_borrowed_gpu_runs_there_and_its_rates_are_taken_there(mo
         assert max(borrowed.agreement(NAME).values()) < 1e-3
         device.forget()
         monkeypatch.setattr(studies, "base", lambda *args, **changes: tiny(**changes))
-        assert [row["arch"] for row in borrowed.rates(["resnet18"], "smoke", None, NAME)] == ["resnet18"]
-        assert list(borrowed.rates(["resnet18"], "smoke", None, NAME, until=0.0)) == []
-        monkeypatch.setattr(studies, "base", lambda *args, **changes: tiny(queue=96, batch_size=96, **changes))
-        [row] = borrowed.rates(["resnet18"], "smoke", None, NAME)
-        assert row["failed"].startswith("ValueError: queue = 96 is not below the 96 training images")
-    assert device.launched["convolution_backward"] == 20 * (3 + 3 + 12)
+        borrowed.rates(["resnet18"], "smoke", None, NAME, tmp_path / "rates.csv")
+        assert (tmp_path / "rates.csv").read_text().count("resnet18") == 1
+    assert device.launched["convolution_backward"] == 20 * (borrowed.RATED_EPOCHS * 3 + 12)

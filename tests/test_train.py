@@ -403,19 +403,23 @@ def test_a_compiled_training_is_the_same_training(monkeypatch, textures):
     assert traced == pytest.approx(plain, rel=1e-4)
 
 
-@pytest.mark.parametrize("changes", [{"symmetric": True, "bn_splits": 4, "batch_keys": True, "smoothing": 0.1}, {"method": "simclr"},
-                                     {"method": "seed", "teacher": tiny()}, {"arch": "mobilenet_v3_small", "width": 1.0}])
+@pytest.mark.parametrize("changes", [
+    {"symmetric": True, "bn_splits": 4, "batch_keys": True, "smoothing": 0.1}, {"method": "simclr"}, {"method": "supervised"},
+    {"method": "seed", "teacher": tiny()}, {"arch": "mobilenet_v3_small", "width": 1.0}])
 def test_a_step_is_one_graph_without_a_break_so_that_a_gpu_can_capture_it_whole(changes, textures):
     config = tiny(**changes)
     frozen = torch.nn.Sequential(models.encoder("resnet18", size=32, width=0.25), models.projector("simple", 128))
     method = train.build(config, textures, teacher=frozen if config.teacher else None).train()
+    for module in method.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
     torch._dynamo.reset()
     whole = torch.compile(method, backend="eager", fullgraph=True)          # raises at a break
     views, index = torch.randn(2, 32, 3, 32, 32), torch.arange(32)
     state = copy.deepcopy(method.state_dict())
     loss = whole(*views, index)[0].item()
     method.load_state_dict(state)
-    assert loss == pytest.approx(method(*views, index)[0].item(), rel=3e-2)
+    assert loss == pytest.approx(method(*views, index)[0].item(), rel=1e-4)
 
 
 def test_a_step_is_captured_on_a_gpu_alone(monkeypatch):
