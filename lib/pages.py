@@ -291,6 +291,11 @@ def changes_html(changed, pages):
     def code(name):                                                        # may break after an underscore
         return f"<code>{text(name).replace('_', '_<wbr>')}</code>"
 
+    def turned(before, after):
+        if before == after:
+            return "no"
+        return "yes" if before and after else "first tested" if after else "no longer tested"
+
     body, seen = [], set()
     for row in changed.itertuples():
         name, _, arch = row.claim.partition("/")
@@ -301,7 +306,7 @@ def changes_html(changed, pages):
                       f"{row.date} {len(changed) - len(body):06}"),
                      f"{stated(c, pages) if c else ''}<br>{code(name)}", code(row.profile), text(encoder),
                      told(row.before, row.claim), told(row.after, row.claim),
-                     "yes" if told(row.before, row.claim)[1] != told(row.after, row.claim)[1] else "no"])
+                     turned(told(row.before, row.claim)[1], told(row.after, row.claim)[1])])
     if not body:
         return "<p>Git's history of <code>results/claims.csv</code> tells it; it is not here: clone the repository whole.</p>"
     return html_table(["Commit, and why", "Claim", "Profile", "Encoder", "Before", "After", "Verdict turned"], body,

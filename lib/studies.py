@@ -753,7 +753,7 @@ def compared(name, configs, train=True, study=observations):
     loaded: `gather`'s {profile: [Run]}; table: a row per run, with its arm (`remedy` where it departs from the baseline) and `change`,
     what it departs in, and completeness at equal purity (plots.matched: the reference's for the observations, else an encoder's own
     baseline's); tables: {profile: its part of table}; history: a row per epoch of the trained arms; figures: {profile: title} of the
-    profiles to draw: the notebook's own and textures, for the observations every committed one but repetitions.
+    profiles to draw: the notebook's own and textures, for the observations and the recipes every committed one but repetitions.
     """
     from lib import plots  # not at the top: training does without matplotlib
     loaded = gather(name, configs, train, study)
@@ -769,7 +769,7 @@ def compared(name, configs, train=True, study=observations):
     history = history[history.run.isin(table[table.arm.isin(["trained", "remedy"])].run)].merge(table[["profile", "run", "change"]])
     figures = {p: f"{p}{'' if t.data.iloc[0] == p else f': {plots.plain(t.data.iloc[0])}'}, "
                   f"{t.epochs[t.arm == 'trained'].max()} epochs" for p, t in tables.items() if (t.arm == "trained").any()
-               and (p in (name, "textures") or study is observations and not profile(p).repeats)}
+               and (p in (name, "textures") or study in (observations, improved) and not profile(p).repeats)}
     return loaded, table, tables, history, figures
 
 

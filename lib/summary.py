@@ -108,9 +108,9 @@ def whose(rows, row):
 
 
 def partly(rows, row):
-    """Of a claim that is not tested as a whole, the verdicts on the encoders that have an interval; "" without any."""
+    """Of a claim that is not tested as a whole, the verdicts on encoders; "" without any."""
     parts = of_encoders(rows, row.claim, row.profile) if row.verdict == claims.NOT_TESTED else []
-    parts = [f"{label}: **{r.verdict}** {said(r)}".strip() for label, r in parts if not np.isnan(r.low)]
+    parts = [f"{label}: **{r.verdict}** {said(r)}".strip() for label, r in parts]
     return f"as a whole; {'; '.join(parts)}" if parts else ""
 
 
@@ -526,7 +526,8 @@ def _lead(rows, claim, onward=None):
         return LEAD[verdict]
     yes, no = _listed(yes), _listed(no)
     parts = [f"yes on {yes}" if yes else "shown on none", *([f"no on {no}"] if no else [])]
-    return f"{LEAD[verdict].rstrip('.')}: {', '.join(parts)}."
+    some = " as a whole" if verdict == claims.UNDECIDED and (yes or no) else ""
+    return f"{LEAD[verdict].rstrip('.')}{some}: {', '.join(parts)}."
 
 
 def _onward(name, row, onward):
