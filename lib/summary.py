@@ -225,6 +225,8 @@ def nutshell(rows, profile):
     held = [f"{kept(both)[0]} of {kept(both)[1]} on {p}" for p in (profile, *(p for p, *_ in _elsewhere(rows, profile)))
             if kept(both := repeated(rows, p))[1]]
     found += [f"Of verdicts on single encoders that were tried again on new seeds, these hold: {', '.join(held)}."] if held else []
+    found += [words for p, kind, again in _elsewhere(rows, profile)
+              if (words := _of_the_three(rows[rows.profile == p], again, f"{kind} ({p})"))]
     less = []
     for images, again in ((profile, repetition(rows, profile)), *((p, part) for p, _, part in _elsewhere(rows, profile))):
         less += [f"{few} on {_listed(on)} ({images})" for claim, few in (
@@ -233,6 +235,22 @@ def nutshell(rows, profile):
     return [*found, *([f"On new seeds twice the epochs of the baseline gain more than remedies at the usual number: more than "
                        f"{', '.join(less)}. That cannot explain the paper's gains at 200 epochs; its improved models of 800 have no "
                        "baseline of their length. In schedules as short as ours an encoder is far from done."] if less else [])]
+
+
+def _of_the_three(rows, again, where):
+    """What the three remedies without a teacher do on each encoder of a profile, in a sentence; "" where none was tested. rows, again: the
+    ledger's rows of the profile and of its repetition."""
+    claim, stands = "improved_no_teacher_helps", caveats.standing(rows)
+    yes, no = ([label + ("" if stands.get(row.claim, True) else " (not after a correction for the number of intervals)")
+                for label, row in _on(rows, claim, verdict)] for verdict in (claims.SUPPORTED, claims.CONTRADICTED))
+    open_ = [label for label, _ in _on(rows, claim, claims.UNDECIDED)]
+    new = [label for label, _ in _on(again, claim, claims.CONTRADICTED) if label in open_]
+    if not yes + no + open_:
+        return ""
+    lowered, rest = [*no, *(f"{label} (there on new seeds)" for label in new)], [label for label in open_ if label not in new]
+    return (f"On {where} the three remedies without a teacher raise the linear probe of "
+            f"{_listed(yes) if yes else f'none of {len(no + open_)} encoders' if len(no + open_) > 1 else 'no encoder'}"
+            + (f", and lower that of {_listed(lowered)}" if lowered else "") + (f"; undecided on {_listed(rest)}" if rest else "") + ".")
 
 
 def against(t, rows):
