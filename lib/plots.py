@@ -779,8 +779,8 @@ def widths(table, columns, title="", arch="resnet18", reference=models.LARGE):
     for ax, (column, name) in zip(axes, columns.items()):
         have = part.dropna(subset=column)
         if len(have) < len(part):
-            ax.text(0.5, 0.03, f"not defined for {len(part) - len(have)} of {len(part)} runs", transform=ax.transAxes, ha="center",
-                    fontsize=7.5, color="0.35")
+            ax.text(0.5, 1.02, f"not defined for {len(part) - len(have)} of {len(part)} runs", transform=ax.transAxes, ha="center",
+                    va="bottom", fontsize=7.5, color="0.35")
         ax.plot(have.width, have[column], linestyle="", marker="o", markersize=4, alpha=0.6, color=colour(arch))
         whole = part.groupby("width")[column].filter(lambda values: values.notna().all()).index
         for width, values in part.loc[whole].groupby("width")[column]:
