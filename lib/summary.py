@@ -248,9 +248,9 @@ def _of_the_three(rows, again, where):
     if not yes + no + open_:
         return ""
     lowered, rest = [*no, *(f"{label} (there on new seeds)" for label in new)], [label for label in open_ if label not in new]
-    return (f"On {where} the three remedies without a teacher raise the linear probe of "
+    return (f"On {where} the three remedies without a teacher are shown to raise the linear probe of "
             f"{_listed(yes) if yes else f'none of {len(no + open_)} encoders' if len(no + open_) > 1 else 'no encoder'}"
-            + (f", and lower that of {_listed(lowered)}" if lowered else "") + (f"; undecided on {_listed(rest)}" if rest else "") + ".")
+            + (f", and to lower that of {_listed(lowered)}" if lowered else "") + (f"; undecided on {_listed(rest)}" if rest else "") + ".")
 
 
 def against(t, rows):

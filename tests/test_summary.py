@@ -327,7 +327,7 @@ def test_a_repetition_says_which_verdicts_hold_and_what_longer_training_gains(tm
             f" (on new seeds: ResNet-18 undecided now{words}).")
     assert summary.nutshell(pd.concat([paper, first, again, *photographs, longer]), "textures") == [
         *fate, f"{held}, 1 of 1 on cifar10_subset.",
-        "On photographs (cifar10_subset) the three remedies without a teacher raise the linear probe of MobileNetV3-Small.",
+        "On photographs (cifar10_subset) the three remedies without a teacher are shown to raise the linear probe of MobileNetV3-Small.",
         f"{start}{fours}, {threes} (cifar10_subset){end}"]
     rows = pd.concat([before, longer, *photographs])
     shown = summary.against(t, rows).set_index("linear accuracy")
@@ -353,11 +353,11 @@ def test_what_the_three_remedies_do_elsewhere_is_told_of_each_encoder():
     s, c, u = claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED
     for verdicts, again, words in (
             ({"resnet18": u}, {"resnet18": u}, "no encoder; undecided on ResNet-18."),
-            ({"resnet18": s, "deit_tiny": c}, {}, "ResNet-18, and lower that of DeiT-Ti."),
+            ({"resnet18": s, "deit_tiny": c}, {}, "ResNet-18, and to lower that of DeiT-Ti."),
             ({"resnet18": u, "deit_tiny": u, "mobilenet_v3_small": c}, {"deit_tiny": c, "mobilenet_v3_small": c},
-             "none of 3 encoders, and lower that of MobileNetV3-Small and DeiT-Ti (there on new seeds); undecided on ResNet-18.")):
+             "none of 3 encoders, and to lower that of MobileNetV3-Small and DeiT-Ti (there on new seeds); undecided on ResNet-18.")):
         assert summary._of_the_three(of(**verdicts), of(**again) if again else of(resnet18=u)[:0], "these").endswith(
-            f"On these the three remedies without a teacher raise the linear probe of {words}")
+            f"On these the three remedies without a teacher are shown to raise the linear probe of {words}")
     assert summary._of_the_three(of(resnet18=claims.NOT_TESTED), of(resnet18=u), "these") == ""
     assert "ResNet-18 (not after a correction for the number of" in summary._of_the_three(of(0.2, resnet18=s), of(resnet18=u), "")
 
