@@ -362,7 +362,7 @@ def views(batches, order, augmentation: Augmentation, seed: int, epoch: int):
         parts = [{name: value[start : start + len(index)] for name, value in drawn.items()} for drawn in ahead]
         if images.device.type == "cpu":
             yield index, *(rendered(images, part, augmentation.standardize, size) for part in parts)
-        else:  # both at once: half the kernels to launch
+        else:  # both at once: half the operations to launch
             both = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
             yield index, *rendered(torch.cat([images, images]), both, augmentation.standardize, size).chunk(2)
         at += len(index)
