@@ -180,6 +180,13 @@ def test_lean_attention_is_torchs_with_its_gradients(least, monkeypatch):
         for other, options in ((x + 1, {"need_weights": False}), (x, {}), (x, {"need_weights": False, "attn_mask": torch.eye(5).bool()})):
             for a, b in zip(plain(x, other, other, **options), lean(x, other, other, **options), strict=True):
                 torch.testing.assert_close(a, b)                           # to others, with weights, masked
+    seen = []
+    monkeypatch.setattr(models.F, "scaled_dot_product_attention", lambda q, k, v: seen.append(q.dtype) or v)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert lean(x, x, x, need_weights=False)[0].dtype == torch.bfloat16
+    assert lean.bfloat16()(*[x.bfloat16()] * 3, need_weights=False)[0].dtype == torch.bfloat16
+    assert lean.double()(*[x.double()] * 3, need_weights=False)[0].dtype == torch.float64
+    assert seen == [torch.float32, torch.float32, torch.float64]           # never in bf16
     others = [nn.MultiheadAttention(12, 3), nn.MultiheadAttention(12, 3, dropout=0.1, batch_first=True),
               nn.MultiheadAttention(12, 3, add_bias_kv=True, batch_first=True),
               nn.MultiheadAttention(12, 3, add_zero_attn=True, batch_first=True),
