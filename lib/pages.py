@@ -34,6 +34,7 @@ from lib.summary import (
     agreement,
     answers,
     bear_in_mind,
+    by_profile,
     caption,
     check_on_photographs,
     grid,
@@ -338,6 +339,12 @@ def arm_of(run):
 
 # ---- whole pages ----
 
+def points_html(sentences):
+    """What to bear in mind, as a list for each profile (`by_profile`)."""
+    return "".join((f"<p>On <code>{text(profile)}</code>:</p>" if profile else "")
+                   + f"<ul>{''.join(f'<li>{text(words)}</li>' for words in some)}</ul>" for profile, some in by_profile(sentences))
+
+
 def index_page(t, rows, profiles, mine, pages, note="", drawn=""):
     """index.md: Markdown headings for the navigation, tables as raw HTML. mine: the reader's own profile; note: what is not drawn; drawn:
     the profile of the figure, if there is one."""
@@ -361,7 +368,7 @@ def index_page(t, rows, profiles, mine, pages, note="", drawn=""):
     parts += ["## Verdicts\n", raw(ledger_html(rows, profiles, mine, pages)),
               raw('<p>To sort and to filter: <a href="ledger.html">every verdict</a>, <a href="runs.html">every run</a>, '
                   '<a href="changes.html">what each commit changed</a>.</p>')]
-    parts += ["## To bear in mind\n", raw(f"<ul>{''.join(f'<li>{text(sentence)}</li>' for sentence in notes)}</ul>")] if notes else []
+    parts += ["## To bear in mind\n", raw(points_html(notes))] if notes else []
     parts += ["## Encoders\n", raw(encoders_html()), "## Runs and machines\n", raw(machines_html(t)),
               *(f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n" + "\n".join(names) + "\n```\n"
                 for caption, names in (("Notebooks", pages), ("To explore", ["ledger", "runs", "changes", "take_away"])))]

@@ -23,6 +23,7 @@ from lib.summary import (
     agreement,
     answers,
     bear_in_mind,
+    by_profile,
     caption,
     check_on_photographs,
     grid,
@@ -53,6 +54,12 @@ def markdown(rows):
 def bullets(sentences):
     """Sentences as a Markdown list."""
     return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def points(sentences):
+    """What to bear in mind as a Markdown list, within it a list of each profile's (`by_profile`)."""
+    return "\n".join(f"- On `{profile}`:\n" + "\n".join(f"  - {words}" for words in some) if profile else bullets(some)
+                     for profile, some in by_profile(sentences))
 
 
 def profiles_of(t):
@@ -86,7 +93,7 @@ def front(t, rows):
     chance = [f"On {first}, {words[0].lower()}{words[1:]}" for words in [caveats.by_chance(rows[rows.profile == first])] if words]
     notes = [*(sentence for p in profiles for sentence in pending(t, p)), *check_on_photographs(t), *chance, *caveats.told(t, first),
              *(sentence for p in others for sentence in caveats.limits(t, p))]
-    blocks += ["To bear in mind:", bullets(notes)] if notes else []
+    blocks += ["To bear in mind:", points(notes)] if notes else []
     blocks += [f"![{FIGURE}](results/figure.svg)", f"The committed runs of `{first}`: {DOTS}.", numbers(t, first),
                BEHIND.format(f"the numbers of {', '.join(f'`{p}`' for p in others)}, " if others else "")]
     return "\n\n".join(blocks)
@@ -118,7 +125,7 @@ def page(t, rows):
         asked += f"\n\n{RIVAL}\n\n{markdown(compared)}\n\n{sentence(IN_AGAINST)} {MARKS}."
     parts = {"The paper's questions": asked, "Words": words, "Numbers": "\n\n".join(numbers(t, p) for p in profiles),
              "What is decided": "\n\n".join(filter(None, decisions)),
-             "To bear in mind": bullets(bear_in_mind(t, rows, profiles)),
+             "To bear in mind": points(bear_in_mind(t, rows, profiles)),
              "Every claim's verdict and interval": "\n\n".join(filter(None, (f"{LEGEND}\n\n{markdown(verdicts)}" if tested else "",
                                                                              lacking)))}
     return "\n\n".join(["# Results", "Drawn by `make readme` from the committed runs ([runs](runs)); `make render` draws the same with "

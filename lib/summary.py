@@ -3,6 +3,7 @@
 Report, README and terminal say it in these words; the numbers and verdicts are lib.claims'.
 """
 import html
+import re
 import textwrap
 
 import numpy as np
@@ -765,3 +766,14 @@ def bear_in_mind(t, rows, profiles, mine=""):
     """What a reader of the verdicts must know, as sentences. mine: the profile whose missing runs are the reader's own affair."""
     told = [[*(pending(t, p) if p != mine else []), *caveats.told(t, p), *caveats.of_mixing(rows[rows.profile == p])] for p in profiles]
     return [*(sentence for some in told for sentence in some), *check_on_photographs(t)]
+
+
+def by_profile(sentences):
+    """[(profile, its sentences)]: neighbours that begin with "On PROFILE, " together, without these words; under "" any other."""
+    found = []
+    for sentence in sentences:
+        where, words = re.fullmatch(rf"(?:On ({'|'.join(studies.PROFILES)}), )?(.*)", sentence, re.DOTALL).groups("")
+        if not found or found[-1][0] != where:
+            found.append((where, []))
+        found[-1][1].append(words[:1].upper() + words[1:])
+    return found

@@ -29,7 +29,7 @@ def test_the_front_page_answers_in_a_table_and_shows_the_figure_and_the_numbers_
     asked = summary.answers(t, rows, "textures")
     parts = [readme.bullets(summary.nutshell(rows, "textures")), "| question | answer |",
              *(f"| {question} | {lead} |" for question, lead, _ in asked),
-             summary.MARKS, readme.bullets(caveats.told(t, "textures")), "](results/figure.svg)", "runs of `textures`: each mark",
+             summary.MARKS, readme.points(caveats.told(t, "textures")), "](results/figure.svg)", "runs of `textures`: each mark",
              "with equal classes, in the pretext task ",
              readme.markdown(summary.headline(t, "textures")), "](results/README.md)"]
     assert all(parts) and sorted(parts, key=shown.index) == parts and all(shown.count(part) == 1 for part in parts[1:])
@@ -37,16 +37,16 @@ def test_the_front_page_answers_in_a_table_and_shows_the_figure_and_the_numbers_
     two = pd.concat([t, t[t.arch.isin(["resnet18", "pixels"])].assign(profile="cifar10")], ignore_index=True)      # its numbers are behind
     two.loc[two.arch == "pixels", "linear_test"] = 0.999
     [floor], both = caveats.limits(two, "cifar10"), readme.front(two, rows)
-    assert f"- {floor}\n" in both and floor.startswith("On cifar10, raw pixels do better")
+    assert f"- On `cifar10`:\n  - R{floor.removeprefix('On cifar10, r')}\n" in both and floor.startswith("On cifar10, raw pixels do better")
     row = rows[rows.claim == "temperature_helps/resnet18"].assign(effect=0.02, low=0.01, high=0.03, n=5, verdict=claims.SUPPORTED)
-    assert "- On textures, of 1 intervals of remedies on single encoders 1 excludes 0" in readme.front(
+    assert "- On `textures`:\n  - Of 1 intervals of remedies on single encoders 1 excludes 0" in readme.front(
         t, pd.concat([rows[rows.claim != row.claim.iloc[0]], row]))
     assert "runs planned for textures, " in shown                           # what is not trained yet comes first
     longer = row.assign(claim="longer_helps/resnet18", profile="textures_again", data="textures")
     timed = readme.front(t, pd.concat([rows, longer]))
     assert "ResNet-18, textures (drawn grey patterns) |" in timed and "→ ✓ +2.0 [+1.0, +3.0] |" in timed
     assert timed.index(summary.RIVAL) < timed.index(summary.sentence(summary.IN_AGAINST)) and summary.RIVAL not in shown
-    assert "rests on, every verdict" in shown and "rests on, the numbers of `cifar10`, every" in both and both.count("`cifar10`") == 1
+    assert "rests on, every verdict" in shown and "rests on, the numbers of `cifar10`, every" in both and both.count("`cifar10`") == 2
     assert "](results/figure.svg)" not in readme.BETWEEN.sub("", (runs.ROOT / "README.md").read_text())
 
 

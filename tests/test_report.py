@@ -242,7 +242,8 @@ def test_the_index_shows_each_claim_for_each_profile_and_links_it_to_its_noteboo
             "3 to 5 seeds each</li>") in text
     assert re.search(r"Of \d+ runs planned for textures, \d+ are not trained yet: verdicts rest on the others", text)
     assert "runs planned for quick" not in text
-    told = text.index("raw pixels find the view of an original image among 5,000 more often")
+    assert "<li>Raw pixels find the view of an original image among 5,000 more often" in text
+    told = text.index("<p>On <code>textures</code>:</p><ul><li>No runs")
     assert text.index("<h2>In short") < text.index('src="_static/figure.svg"') < text.index("<h2>Verdicts") < told
     assert text.index("<h2>Verdicts") < text.index("the test and each encoder</summary>") < told < text.index("<h2>Encoders")
     verdicts = text[text.index("<h2>Verdicts"):told]

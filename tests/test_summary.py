@@ -372,3 +372,11 @@ def test_a_claim_that_is_contradicted_names_the_encoders_that_contradict_it_thos
                     "3 of 5 encoders tested")
     alone = rows.iloc[[0]].assign(claim="size_not_architecture")
     assert summary.deciding(alone, next(alone.itertuples())) == "−1.0 points per doubling of width; one seed"
+
+
+def test_what_to_bear_in_mind_stands_by_profile_without_naming_it_again():
+    told = ["Of all, one.", "On textures, raw pixels do better.", "On textures, on cifar10, too.", "On cifar10, no.\nMore.",
+            "On foot, it is far."]
+    assert summary.by_profile(told) == [("", ["Of all, one."]), ("textures", ["Raw pixels do better.", "On cifar10, too."]),
+                                        ("cifar10", ["No.\nMore."]), ("", ["On foot, it is far."])]
+    assert summary.by_profile([]) == []
