@@ -23,6 +23,8 @@ GRID = {"pretext_learned": "training raises pretext accuracy", "no_overfitting":
         "over_clustered": "by clusters counted directly", "improved_helps": "gains by the paper's four remedies",
         "improved_no_teacher_helps": "gains by them without SEED's teacher"}
 HARDLY = ", task hardly learned"
+CROWDED = {"over_clustered_paper": "by the paper's pair of measures", "over_clustered_centred": "by the same pair on centred features",
+           "over_clustered": "by clusters counted directly"}               # whether encoders over-cluster
 IN_PAPER = "the paper's own gains by the four, on ImageNet"
 IN_GRID = ("effects in points, of the pair of measures in distance² or, marked u, in uniformity; after an arrow the same on new seeds, "
            "where it was repeated")
@@ -475,15 +477,20 @@ def _of_photographs(t, rows, profile):
         where = "on photographs" + (f" ({p})" if len(others) > 1 else "")
         found += _of_learning_at_all(own, p, where) if len(own) else []
         again = repetition(rows, p)
-        for claim, question in (("pretext_learned", f"Does training make them better at the pretext task {where}?"),
-                                ("no_overfitting", f"And without overfitting {where}?"),
-                                ("improved_no_teacher_helps", f"Do the three remedies without a teacher help {where}?")):
-            named = {v: [_onward(name, r, onward) for name, r in _on(mine, claim, v)] for v in DECISIONS}
-            hardly = _hardly(mine, claim)
-            why = [f"On {p}: {_each(mine, claim)}"]
-            why += [f"on new seeds: {_each(again, claim)}"] if _each(again, claim) and any(_on(again, claim, v) for v in DECISIONS) else []
-            why += [f"too little of the task is learned to tell on {_listed(hardly)}"] if hardly else []
-            found += [(question, sentence(_by_verdict(named)), f"{'; '.join(why)}.")] if any(named.values()) else []
+        for question, measures in ((f"Does training make them better at the pretext task {where}?", {"pretext_learned": ""}),
+                                   (f"And without overfitting {where}?", {"no_overfitting": ""}),
+                                   (f"Do they over-cluster {where}?", CROWDED),
+                                   (f"Do the three remedies without a teacher help {where}?", {"improved_no_teacher_helps": ""})):
+            lead, why = [], []
+            for claim, words in measures.items():
+                named = {v: [_onward(name, r, onward) for name, r in _on(mine, claim, v)] for v in DECISIONS}
+                lead += [sentence(f"{words}{': ' * bool(words)}{_by_verdict(named)}")] if any(named.values()) else []
+                why += [f"{words or f'on {p}'}: {_each(mine, claim)}"] if any(named.values()) else []
+                if any(_on(again, claim, v) for v in DECISIONS):
+                    why += [f"on new seeds: {_each(again, claim)}"]
+                if hardly := _hardly(mine, claim):
+                    why += [f"too little of the task is learned to tell on {_listed(hardly)}"]
+            found += [(question, " ".join(lead), sentence("; ".join(why)))] if lead else []
     return found
 
 
