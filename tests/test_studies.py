@@ -594,7 +594,8 @@ def test_nothing_stored_and_nothing_to_train_is_one_sentence(toy, monkeypatch):
 
 def test_a_notebook_says_what_is_missing_of_its_study_and_not_of_the_encoders_that_it_was_asked_for(monkeypatch, capsys):
     name = "cifar10_subset"
-    monkeypatch.setattr(studies, "COMMITTED", (name,))
+    monkeypatch.setattr(studies, "COMMITTED", (name,))                     # of encoders whose runs are all stored; others may be planned
+    monkeypatch.setitem(PROFILES, name, replace(PROFILES[name], encoders=("mobilenet_v3_small", "resnet18")))
     studies.compared(name, encoders(name, archs=["resnet18"]), train=False)
     assert capsys.readouterr().out == ""
     paths = runs.paths(name)
