@@ -311,6 +311,14 @@ def welch(a, b):
     return effect, float(low), float(high)
 
 
+def papers_pair(a, reference, tag=""):
+    """The paper's pair of measures, of an encoder's runs against the reference's: {measure: (effect, low, high, bar)}, above the bar where
+    classes are wider and features more evenly spread. tag: "" for raw features, "_centred"."""
+    wider = welch(a[f"intra_class_d_test{tag}"], reference[f"intra_class_d_test{tag}"])
+    return {"intra-class alignment": (*wider, 0.0),
+            "uniformity": (*welch(reference[f"uniformity_d_test{tag}"], a[f"uniformity_d_test{tag}"]), 0.0)}
+
+
 def _shown(measure):
     return f". Shown: {measure}" if measure else ""
 
@@ -330,6 +338,12 @@ def effect(row):
     def signed(value):
         return f"{round(value * UNITS[unit], _digits(unit)) + 0.0:+.{_digits(unit)}f}".replace("-", "−")    # + 0.0: never -0.0
     return f"{signed(row.effect)} {unit}", "" if np.isnan(row.low) else f"[{signed(row.low)}, {signed(row.high)}]"
+
+
+def margin(row):
+    """Half of a ledger row's interval, "± 2.1", in the unit of `effect`; "" without an interval."""
+    unit = unit_of(row)
+    return "" if np.isnan(row.low) else f"± {(row.high - row.low) / 2 * UNITS[unit]:.{_digits(unit)}f}"
 
 
 def _digits(unit):
@@ -444,8 +458,7 @@ def ledger(table, profile, architectures=models.SMALL, reference=models.LARGE):
                 measures = {"completeness": (*welch(completeness_at(large, pure), completeness_at(a, pure)), 0.0),
                             "homogeneity": (*welch(a[fine], large[fine]), -PURITY_MARGIN)}
             else:
-                measures = {"intra-class alignment": (*welch(a[f"intra_class_d_test{tag}"], large[f"intra_class_d_test{tag}"]), 0.0),
-                            "uniformity": (*welch(large[f"uniformity_d_test{tag}"], a[f"uniformity_d_test{tag}"]), 0.0)}
+                measures = papers_pair(a, large, tag)
             found = {measure: above(low, high, bar) for measure, (_, low, high, bar) in measures.items()}
             verdict = together(found.values())
             shown = next(measure for measure in found if found[measure] == verdict)

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from lib import claims, data, explore, models, probe, runs, schedule, studies
+from lib import claims, data, explore, models, runs, schedule, studies
 from lib.changes import changes
 from lib.explore import html_table, text
 from lib.summary import (
@@ -42,6 +42,7 @@ from lib.summary import (
     nutshell,
     observed,
     of_encoders,
+    protocol,
     published,
     rule_html,
     short,
@@ -144,7 +145,7 @@ def short_html(t, rows, profiles):
         if asked:
             each = grid(rows, profile)
             body = [[f'<span class="number">{text(c)}</span>' if i else text(c) for i, c in enumerate(row)] for row in each.values]
-            brief = "".join(f"<li>{text(sentence)}</li>" for sentence in nutshell(rows, profile))
+            brief = "".join(f"<li>{text(sentence)}</li>" for sentence in nutshell(t, rows, profile))
             out.append(f"<ul>{brief}</ul><p>The paper's questions, answered on <code>{text(profile)}</code> unless an answer names another "
                        f"profile or new seeds:</p><dl>{asked}</dl>"
                        + html_table([text(c) for c in each], body, f"Each encoder's verdict, {IN_GRID}. {MARKS}."))
@@ -198,19 +199,8 @@ def protocol_html(t, profile):
     arms = claims.baseline(t[t.profile == profile]).sort_values("arch", key=lambda a: a.map([*models.ENCODERS].index), kind="stable")
     if arms.empty:
         return ""
-    c, first = studies.base(profile, arms.arch.iloc[0], arms.data.iloc[0]), arms.iloc[0]
-    negatives = f"a queue of {c.queue:,}" + (" and the other keys of the batch" if c.batch_keys else "")
-    told = {
-        "Pretraining": f"MoCo v2, {'both views' if c.symmetric else 'one view'} as query, {negatives} as negatives, temperature {c.tau:g}, "
-                       f"momentum {c.m:g}, projector {c.projector} to {c.dim} dimensions, stem {c.stem}, BatchNorm in {c.bn_splits} "
-                       f"group{'s' * (c.bn_splits > 1)}, {c.optimizer}, cosine schedule, batches of {c.batch_size}, {c.epochs} epochs: "
-                       f"{2 * c.epochs * first.images_train:,.0f} views.",
-        "Choices": f"{studies.search_note(profile, [studies.base(profile, a, first.data) for a in arms.arch.unique()])}; nothing on "
-                   "held-out images.",
-        "Evaluation": "the last checkpoint's h of original images, from the query encoder, its BatchNorm statistics re-estimated on "
-                      f"{probe.CALIBRATION:,} training images. kNN: cosine, k = {probe.KNN_K}, votes weighted by exp(s / {probe.KNN_T:g}). "
-                      f"Linear probe: standardised h, {probe.PROBE_EPOCHS} epochs, its learning rate chosen on val. Pretext task: each of "
-                      f"{first.instances_test:,.0f} held-out originals against one view of each."}
+    first, told = arms.iloc[0], protocol(t, profile)
+    c = studies.base(profile, first.arch, first.data)
     side = (schedule.extent(first.data) or data.EXTENTS.get(first.data, (224, 0)))[0]
     costs = models.table(side, c.stem).set_index("name")
     made = arms.assign(rate=arms.images_train * arms.epochs / arms.seconds).groupby("arch", sort=False)

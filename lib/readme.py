@@ -33,6 +33,7 @@ from lib.summary import (
     overall,
     partly,
     pending,
+    protocol,
     said,
     sentence,
     short,
@@ -68,8 +69,13 @@ def profiles_of(t):
 
 
 def numbers(t, profile):
-    """A profile's headline table, below it what stands in it."""
+    """A profile's headline table, above it what stands in it."""
     return f"`{profile}`: {caption(t, profile)}\n\n{markdown(headline(t, profile))}"
+
+
+def protocol_of(t, profile):
+    """How a profile's numbers came about, as a Markdown list."""
+    return bullets(f"{what}: {words}".replace("\n", "; ") for what, words in protocol(t, profile).items())
 
 
 def front(t, rows):
@@ -84,14 +90,16 @@ def front(t, rows):
     for p in profiles:
         if asked := answers(t, rows, p):
             brief = pd.DataFrame([{"question": question, "answer": lead} for question, lead, _ in asked])
-            blocks += [bullets(nutshell(rows, p)),
+            blocks += [bullets(nutshell(t, rows, p)),
                        f"The paper's questions, answered on `{p}`{of_what(t, p)} unless an answer names another profile or new seeds; "
                        "[what the words mean](results/README.md#words):", markdown(brief), f"{MARKS}; {IN_GRID}:", markdown(grid(rows, p))]
     if len(compared := against(t, rows)):
         blocks += [RIVAL, markdown(compared), sentence(IN_AGAINST)]
     first, *others = profiles
     chance = [f"On {first}, {words[0].lower()}{words[1:]}" for words in [caveats.by_chance(rows[rows.profile == first])] if words]
+    chance += caveats.power(rows[rows.profile == first])
     notes = [*(sentence for p in profiles for sentence in pending(t, p)), *check_on_photographs(t), *chance, *caveats.told(t, first),
+             *caveats.of_mixing(rows[rows.profile == first]),
              *(sentence for p in others for sentence in caveats.limits(t, p))]
     blocks += ["To bear in mind:", points(notes)] if notes else []
     blocks += [f"![{FIGURE}](results/figure.svg)", f"The committed runs of `{first}`: {DOTS}.", numbers(t, first),
@@ -123,7 +131,8 @@ def page(t, rows):
     words = bullets(f"**{word}**: {meaning}" for word, meaning in WORDS.items())
     if len(compared := against(t, rows)):
         asked += f"\n\n{RIVAL}\n\n{markdown(compared)}\n\n{sentence(IN_AGAINST)} {MARKS}."
-    parts = {"The paper's questions": asked, "Words": words, "Numbers": "\n\n".join(numbers(t, p) for p in profiles),
+    parts = {"The paper's questions": asked, "Words": words,
+             "Numbers": "\n\n".join(f"{numbers(t, p)}\n\n{protocol_of(t, p)}" for p in profiles),
              "What is decided": "\n\n".join(filter(None, decisions)),
              "To bear in mind": points(bear_in_mind(t, rows, profiles)),
              "Every claim's verdict and interval": "\n\n".join(filter(None, (f"{LEGEND}\n\n{markdown(verdicts)}" if tested else "",

@@ -9,7 +9,7 @@ import textwrap
 import numpy as np
 import pandas as pd
 
-from lib import caveats, claims, models, runs, studies, textures
+from lib import caveats, claims, models, probe, runs, studies, textures
 
 MARK = {claims.SUPPORTED: "✓", claims.CONTRADICTED: "✗", claims.UNDECIDED: "?", claims.NOT_TESTED: "–"}
 DECISIONS = (claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED)
@@ -26,17 +26,21 @@ HARDLY = ", task hardly learned"
 CROWDED = {"over_clustered_paper": "by the paper's pair of measures", "over_clustered_centred": "by the same pair on centred features",
            "over_clustered": "by clusters counted directly"}               # whether encoders over-cluster
 IN_PAPER = "the paper's own gains by the four, on ImageNet"
-IN_GRID = ("effects in points, of the pair of measures in distance² or, marked u, in uniformity; after an arrow the same on new seeds, "
-           "where it was repeated")
-AGAINST = {          # claim -> what is set against what, in the table of time against remedies
+IN_GRID = ("effects ± half of their 95 % interval over seeds, in points, of the pair of measures in distance² or, marked u, in "
+           "uniformity; after an arrow the same on new seeds, where it was repeated")
+AGAINST = {          # claim, or remedy on top of twice the epochs -> what is set against what, in the table of time against remedies
     "longer_helps": "the baseline for twice the epochs, against once",
     "improved_no_teacher_helps": "the three remedies without a teacher, against the baseline",
     "improved_no_teacher_beats_longer": "the three, against twice its epochs",
+    "improved_no_teacher": "the three for twice the epochs, against the baseline for twice",
     "improved_helps": "the paper's four remedies, against the baseline",
-    "improved_beats_longer": "the four, against twice its epochs"}
-IN_AGAINST = ("points of linear accuracy, 95 % intervals over seeds, not corrected for their number; remedies at the baseline's epochs and "
-              "learning rate. After an arrow: new seeds. Without ✓, ✗ or ?: these runs had been seen before the rule was written")
-RIVAL = "The remedies, or a longer training? The paper's improved models have 200 and 800 epochs, its baselines 200 alone:"
+    "improved_beats_longer": "the four, against twice its epochs",
+    "improved": "the four for twice the epochs, against the baseline for twice"}
+IN_AGAINST = ("points of linear accuracy, 95 % intervals over seeds, not corrected for their number; remedies at the baseline's learning "
+              "rate and, unless it says twice, epochs. After an arrow: new seeds. Without ✓, ✗ or ?: these runs had been seen before the "
+              "rule was written, or no rule asks for it")
+RIVAL = ("The remedies, or a longer training? The paper's improved models have 200 epochs (most of these perhaps in the middle of a "
+         "schedule of 800) and 800, its baselines 200 alone:")
 DOTS = "each mark is a seed, each bar a 95 % interval; no bar where a run's number is only a bound"
 FACTORS = {"polarity": "which of light and dark is pattern and which ground"}      # of textures, in words
 SUPERVISED = "supervised, same recipe"    # as plots.ARM_LABELS, which is not imported where no figure is drawn
@@ -195,14 +199,15 @@ def repetition(rows, profile):
     return again if {*again.data} <= {"", *rows.data[rows.profile == profile]} else again.iloc[:0]
 
 
-def nutshell(rows, profile):
+def nutshell(t, rows, profile):
     """What a profile says of the paper's own claims, and how it fared on new seeds, as a list of sentences; [] without a claim of the paper
-    that is decided or undecided as a whole."""
+    that is decided or undecided as a whole. t: the tidy table, rows: the ledger, of all profiles."""
+    own = t[t.profile == profile] if len(t) else t
     whole = overall(rows[(rows.profile == profile) & rows.source.str.startswith("paper")])
     n, yes, no, open_ = (len(whole), *((whole.verdict == v).sum() for v in DECISIONS))
     if not yes + no + open_:
         return []
-    fate, verb = repeated(rows, profile), {claims.SUPPORTED: "supports", claims.CONTRADICTED: "contradicts"}
+    fate = repeated(rows, profile)
     stands, verdicts = caveats.standing(rows[rows.profile == profile]), dict(rows.loc[rows.profile == profile, ["claim", "verdict"]].values)
     left = whole.source.str.contains("not adopted").sum()
 
@@ -212,48 +217,81 @@ def nutshell(rows, profile):
         onward, still = those[those["first"].str.startswith(mark)], those.again.str.startswith(mark).any()
         speaks = row.source.partition("; ")[2].replace("its code's figures", "the paper's own plotted numbers")
         more = [speaks] if speaks.startswith("the paper's own") else []
-        own = [stand for claim, stand in stands.items() if claim.startswith(f"{row.claim}/") and verdicts[claim] == row.verdict]
-        more += ["not after a correction for the number of intervals"] if own and not any(own) else []
+        more += _at_the_floor(own) if row.claim == "pretext_learned" else []
+        kin = [stand for claim, stand in stands.items() if claim.startswith(f"{row.claim}/") and verdicts[claim] == row.verdict]
+        more += ["does not survive a correction for the number of intervals"] if kin and not any(kin) else []
         more += [f"on new seeds: {', '.join(f'{r.encoder} {r.became}' for r in onward.itertuples())}"
-                 + ("" if still else f", so nothing {verb[row.verdict]} it there")] if len(onward) else []
-        more += ["not tried on new seeds"] if len(fate) and not len(onward) else []
+                 + ("" if still else f", hence not {row.verdict} there")] if len(onward) else []
+        more += ["not repeated"] if len(fate) and not len(onward) else []
         return f"“{row.statement}”" + (f" ({'; '.join(more)})" if more else "")
-    found = [f"Of {n} claims drawn from the paper{f' ({left} of them on what it tried and did not adopt)' if left else ''} "
+    aside = f" ({left} of them on what it tried and did not adopt)" if left else ""
+    found = [f"Of {n} claims drawn from the paper{aside}, each made a test of ours, "
              f"{yes or 'none'} {'is' if yes < 2 else 'are'} supported on {profile}, {no or 'none'} "
              f"contradicted, and {open_ or 'none'} undecided, which says neither"
              + (f"; {n - yes - no - open_} not tested" if n > yes + no + open_ else "")
              + ". A claim is supported if every small encoder that it names supports it, and contradicted if one contradicts it."]
     found += [f"{verdict.capitalize()}: {'; '.join(map(told, those.itertuples()))}."
               for verdict in (claims.SUPPORTED, claims.CONTRADICTED) if len(those := whole[whole.verdict == verdict])]
-    held = [f"{kept(both)[0]} of {kept(both)[1]} on {p}" for p in (profile, *(p for p, *_ in _elsewhere(rows, profile)))
+    held = [f"{_kept_on(both)} ({p})" for p in (profile, *(p for p, *_ in _elsewhere(rows, profile)))
             if kept(both := repeated(rows, p))[1]]
     found += [f"Of verdicts on single encoders that were tried again on new seeds, these hold: {', '.join(held)}."] if held else []
     found += [words for p, kind, again in _elsewhere(rows, profile)
-              if (words := _of_the_three(rows[rows.profile == p], again, f"{kind} ({p})"))]
+              if (words := _of_the_three(t, rows[rows.profile == p], again, f"{kind} ({p})"))]
     less = []
     for images, again in ((profile, repetition(rows, profile)), *((p, part) for p, _, part in _elsewhere(rows, profile))):
         less += [f"{few} on {_listed(on)} ({images})" for claim, few in (
-            ("improved_no_teacher_beats_longer", "the three remedies without a teacher"), ("improved_beats_longer", "the paper's four"))
+            ("improved_no_teacher_beats_longer", "the three remedies without a teacher"),
+            ("improved_beats_longer", "the paper's four, there by another teacher,"))
             if (on := [label for label, _ in _on(again, claim, claims.CONTRADICTED)])]
     return [*found, *([f"On new seeds twice the epochs of the baseline gain more than remedies at the usual number: more than "
                        f"{', '.join(less)}. That cannot explain the paper's gains at 200 epochs; its improved models of 800 have no "
-                       "baseline of their length. In schedules as short as ours an encoder is far from done."] if less else [])]
+                       "baseline of their length. In schedules as short as ours an encoder is far from done."
+                       + _on_top(own)] if less else [])]
 
 
-def _of_the_three(rows, again, where):
-    """What the three remedies without a teacher do on each encoder of a profile, in a sentence; "" where none was tested. rows, again: the
-    ledger's rows of the profile and of its repetition."""
+def _at_the_floor(t):
+    """That raw pixels do better at the pretext task than any encoder, as a list of at most one clause. t: the runs of a profile."""
+    best = claims.baseline(t).groupby("arch").instdisc_dsd_top1_test.mean().max() if len(t) else np.nan
+    raw = t[t.arch == "pixels"].instdisc_dsd_top1_test.mean() if len(t) else np.nan
+    return [f"at the floor: the best encoder has {best:.1%}, raw pixels {raw:.1%}"] if raw > best else []
+
+
+def _on_top(t):
+    """What remedies add to twice the epochs, in a sentence; "" without pairs of seeds. t: the runs of a profile."""
+    arms = claims.baseline(t) if len(t) else t
+    each = [f"{_points(more)} on {LABEL[arch]}" for arch, _, added in (_twice_as_long(t, arms) if len(arms) else ())
+            if len(more := added["improved_no_teacher"]) > 1]
+    return f" On top of twice the epochs the three without a teacher gain {', '.join(each)} (no rule asked for it)." if each else ""
+
+
+def _kept_on(both):
+    """How many verdicts hold on each encoder, of a table as `repeated`: "1 of 4 on MobileNetV3-Small and 4 of 5 on ResNet-18"."""
+    counts = {label: kept(part) for label, part in both.groupby("encoder", sort=False)}
+    return _listed(f"{held} of {decided} on {label}" for label, (held, decided) in counts.items() if decided)
+
+
+def _of_the_three(t, rows, again, where):
+    """What the three remedies without a teacher do on each encoder of a profile, in a sentence; "" where none was tested. t: the tidy
+    table; rows, again: the ledger's rows of the profile and of its repetition."""
     claim, stands = "improved_no_teacher_helps", caveats.standing(rows)
-    yes, no = ([label + ("" if stands.get(row.claim, True) else " (not after a correction for the number of intervals)")
+    yes, no = ([label + ("" if stands.get(row.claim, True) else " (which does not survive a correction for the number of intervals)")
                 for label, row in _on(rows, claim, verdict)] for verdict in (claims.SUPPORTED, claims.CONTRADICTED))
     open_ = [label for label, _ in _on(rows, claim, claims.UNDECIDED)]
     new = [label for label, _ in _on(again, claim, claims.CONTRADICTED) if label in open_]
     if not yes + no + open_:
         return ""
+    effects = [row.effect for verdict in DECISIONS for _, row in _on(rows, claim, verdict)]
+    mean = f" On average over seeds all {len(effects)} lose, by {-100 * max(effects):.1f} to {-100 * min(effects):.1f} points." \
+        if len(effects) > 1 and max(effects) < 0 else ""
+    arms = claims.baseline(t[t.profile == rows.profile.iloc[0]]) if len(t) else t
+    raw = t[(t.profile == rows.profile.iloc[0]) & (t.arch == "pixels")].knn_test.mean() if len(t) else np.nan
+    low = [LABEL[a] for a, knn in (arms.groupby("arch").knn_test.mean() if len(arms) else {}).items() if a in models.SMALL and knn < raw]
+    floor = f" By kNN raw pixels do better than the baseline of {_listed(low)}." if low else ""
     lowered, rest = [*no, *(f"{label} (there on new seeds)" for label in new)], [label for label in open_ if label not in new]
     return (f"On {where} the three remedies without a teacher are shown to raise the linear probe of "
             f"{_listed(yes) if yes else f'none of {len(no + open_)} encoders' if len(no + open_) > 1 else 'no encoder'}"
-            + (f", and to lower that of {_listed(lowered)}" if lowered else "") + (f"; undecided on {_listed(rest)}" if rest else "") + ".")
+            + (f", and to lower that of {_listed(lowered)}" if lowered else "") + (f"; undecided on {_listed(rest)}" if rest else "")
+            + f".{mean}{floor}")
 
 
 def against(t, rows):
@@ -277,10 +315,15 @@ def _marked(rows, claim):
 
 
 def _seen(t, rows, profile, claim, arch):
-    """What `against` shows of a profile's own seeds: of claims on length, which have no verdict there, the numbers alone."""
+    """What `against` shows of a profile's own seeds: of claims on length and of remedies on top of it, which have no verdict there, the
+    numbers alone."""
+    own = t[t.profile == profile]
+    if claim in claims.ARMS:
+        arms = claims.baseline(own)
+        gains = next((more[claim] for _, _, more in _twice_as_long(own, arms[arms.arch == arch])), ())
+        return _points(gains).removesuffix(f", {len(gains)} seeds") if len(gains) else ""
     if claim not in claims.LENGTH:
         return _marked(rows[rows.profile == profile], f"{claim}/{arch}")
-    own = t[t.profile == profile]
     each = claims.arms_of_length(own, claims.baseline(own), arch)
     _, arm, other = claims.LENGTH[claim]
     gains = (each[arm].linear_test - each[other].linear_test).dropna()
@@ -314,15 +357,15 @@ def _each(rows, claim):
 
 
 def grid(rows, profile):
-    """The main claims on each small encoder of a profile, a text each: mark and effect (of the pair of measures in distance² or, marked
-    u, in uniformity, else in points), and the same on new seeds where it has an interval there; a row per claim that was tested on all of
-    them and has a number. Last the paper's gains."""
+    """The main claims on each small encoder of a profile, a text each: mark, effect and half of its interval (of the pair of measures in
+    distance² or, marked u, in uniformity, else in points), and the same on new seeds where it has an interval there; a row per claim that
+    was tested on all of them and has a number. Last the paper's gains."""
     again = {row.claim: row for row in repetition(rows, profile).itertuples() if not np.isnan(row.low)}
 
     def cell(row):
         seen = [row, *([again[row.claim]] if row.claim in again else [])]
-        told = " → ".join(f"{MARK[r.verdict]} {claims.effect(r)[0].partition(' ')[0] or 'no number'}"
-                          f"{' u' if claims.unit_of(r) == 'of uniformity' else ''}" for r in seen)
+        told = " → ".join(f"{MARK[r.verdict]} {claims.effect(r)[0].partition(' ')[0] or 'no number'} {claims.margin(r)}".rstrip()
+                          + f"{' u' if claims.unit_of(r) == 'of uniformity' else ''}" for r in seen)
         return told + (HARDLY if any(claims.NOT_SOLVED in claims.reading(r) for r in seen) else "")
     found = {GRID[claim]: {LABEL[arch]: cell(r)
                            for r in rows[(rows.profile == profile) & (rows.verdict != claims.NOT_TESTED)].itertuples()
@@ -348,7 +391,7 @@ def answers(t, rows, profile):
         return []
     labels = own[(own.method == "supervised") & (own.epochs > 0) & (own.width == 1) & (own.data == arms.data.iloc[0])]
     onward = _fates(rows, profile)
-    return [*_of_learning(own, arms, labels), *_of_pretext(own, arms, mine, onward), *_of_clusters(arms, mine),
+    return [*_of_learning(own, arms, labels), *_of_pretext(own, arms, mine, onward), *_of_clusters(own, arms, mine),
             *_of_factors(own, arms, labels), *_of_remedies(arms, mine, onward),
             *_of_length(own, arms, mine, onward, repetition(rows, profile)), *_of_photographs(t, rows, profile), *_of_again(rows, profile)]
 
@@ -391,8 +434,19 @@ def _of_pretext(t, arms, rows, onward):
              f"Too little of the task is learned to tell on {_listed(hardly)}." if hardly else "")]
 
 
-def _of_clusters(arms, rows):
+def _apart_before(t, arms):
+    """The small encoders that are apart from the reference by the paper's pair of measures before any training, by the claim's rule but
+    that they have learned. t: the runs of a profile, arms: its baseline."""
+    before = claims.agreeing(t[(t.epochs == 0) & (t.width == 1)], arms, claims.SETTING)
+    large = before[before.arch == models.LARGE]
+    pairs = {a: claims.papers_pair(before[before.arch == a], large) for a in models.SMALL if len(large) and (before.arch == a).any()}
+    return [LABEL[a] for a, pair in pairs.items()
+            if claims.together(claims.above(low, high, bar) for _, low, high, bar in pair.values()) == claims.SUPPORTED]
+
+
+def _of_clusters(t, arms, rows):
     """Observation (ii)."""
+    apart = {name for name, _ in _on(rows, "over_clustered_paper", claims.SUPPORTED)} & {*_apart_before(t, arms)}
     large, knn = arms[arms.arch == models.LARGE], arms.groupby("arch").knn_test.mean()
     pure = claims.matched_purity(large)
     lost = not np.isnan(pure) and claims.outside(large, pure).any()
@@ -402,7 +456,8 @@ def _of_clusters(arms, rows):
     why = ([f"Clusters can show none, since the curves of some runs of {LABEL[models.LARGE]} do not hold the purity to compare at."]
            if lost else []) + ([f"{LABEL[models.LARGE]}, which they are held against, learned less than {', '.join(better)}."]
                                if better else [])
-    return [("Do they over-cluster?", f"{verdict}: by the paper's pair of measures {_count(rows, 'over_clustered_paper')} do, by the same "
+    return [("Do they over-cluster?", f"{verdict}: by the paper's pair of measures {_count(rows, 'over_clustered_paper')} do"
+             f"{f' ({len(apart)} of these even before training)' if apart else ''}, by the same "
              f"pair on centred features {_count(rows, 'over_clustered_centred')}, by clusters counted directly "
              f"{'it cannot be told' if untold else _count(rows, 'over_clustered')}.", " ".join(why))]
 
@@ -415,6 +470,8 @@ def _of_factors(t, arms, labels):
     means = arms.groupby("arch")[factors].mean()
     most = means.mean().idxmax()
     name = most.removeprefix("ami_")
+    after = "".join(f"; next {c.removeprefix('ami_')}, {means[c][[*models.SMALL]].min():.2f} to {means[c][[*models.SMALL]].max():.2f}"
+                    for c in means.mean().drop(most).nlargest(1).index)
     small, taught = means[most][[*models.SMALL]], labels.groupby("arch")[most].mean()
     before = t[(t.epochs == 0) & (t.width == 1) & (t.data == arms.data.iloc[0]) & t.arch.isin(models.SMALL)].groupby("arch")[most].mean()
     hidden = len(textures.INVISIBLE.get(name, ())) if arms.data.iloc[0] == "textures" else 0
@@ -422,9 +479,10 @@ def _of_factors(t, arms, labels):
     others = [f"{words} {found.min():.2f} to {found.max():.2f}" for words, found in (("untrained", before), ("trained with labels", taught))
               if found.notna().any()]
     return [("What do the groups inside a class follow?", f"Mostly {name}{f' ({FACTORS[name]})' if name in FACTORS else ''}{where}.",
-             "It is a factor of the images that is not their class. Adjusted mutual information of the clusters within classes with it: "
+             "It is a factor of the images that is not their class. Each class is dealt into as many clusters as a factor has levels, "
+             "whether it has groups or not. Adjusted mutual information of these with it: "
              f"{small.min():.2f} to {small.max():.2f} on the five, {means[most][models.LARGE]:.2f} on {LABEL[models.LARGE]}"
-             f"{''.join(f'; {other}' for other in others)}.")]
+             f"{''.join(f'; {other}' for other in others)}{after}.")]
 
 
 def _of_remedies(arms, rows, onward):
@@ -456,7 +514,9 @@ def _of_length(t, arms, rows, onward, again):
              for name, r in of_encoders(rows, "improved_helps", rows.profile.iloc[0])}
     longer = _twice_as_long(t, arms)
     each = "; ".join(f"{LABEL[a]} {_points(gain)}{usual.get(LABEL[a], '')}"
-                     + (f", to which the three without a teacher add {_points(more)}" if len(more) else "") for a, gain, more in longer)
+                     + "".join(f", to which {words} {_points(more[name])}" for name, words in (
+                         ("improved_no_teacher", "the three without a teacher add"), ("improved", "the four")) if len(more[name]))
+                     for a, gain, more in longer)
     seen = f"Twice the epochs of the baseline gain, in points of linear accuracy: {each}."
     if judged := _of_longer(again, seen=f" On the seeds before, without a rule: {seen[0].lower()}{seen[1:]}" if longer else ""):
         return judged
@@ -483,13 +543,15 @@ def _of_photographs(t, rows, profile):
                                    (f"Do the three remedies without a teacher help {where}?", {"improved_no_teacher_helps": ""})):
             lead, why = [], []
             for claim, words in measures.items():
-                named = {v: [_onward(name, r, onward) for name, r in _on(mine, claim, v)] for v in DECISIONS}
-                lead += [sentence(f"{words}{': ' * bool(words)}{_by_verdict(named)}")] if any(named.values()) else []
-                why += [f"{words or f'on {p}'}: {_each(mine, claim)}"] if any(named.values()) else []
+                hardly, before = _hardly(mine, claim), _apart_before(own, claims.baseline(own)) if claim == "over_clustered_paper" else []
+                named = {v: [_onward(name, r, onward) + " (untrained, too)" * (name in before and v == claims.SUPPORTED)
+                             for name, r in _on(mine, claim, v) if name not in hardly] for v in DECISIONS}
+                little = f"too little is learned to tell on {_listed(hardly)}" if hardly else ""
+                told = "; ".join(filter(None, (_by_verdict(named), little)))
+                lead += [sentence(f"{words}{': ' * bool(words)}{told}")] if told else []
+                why += [f"{words or f'on {p}'}: {_each(mine, claim)}"] if told else []
                 if any(_on(again, claim, v) for v in DECISIONS):
                     why += [f"on new seeds: {_each(again, claim)}"]
-                if hardly := _hardly(mine, claim):
-                    why += [f"too little of the task is learned to tell on {_listed(hardly)}"]
             found += [(question, " ".join(lead), sentence("; ".join(why)))] if lead else []
     return found
 
@@ -550,6 +612,8 @@ def _lead(rows, claim, onward=None):
     yes, no = ([_onward(*each, onward or {}) for each in _on(rows, claim, v)] for v in (claims.SUPPORTED, claims.CONTRADICTED))
     if verdict == claims.NOT_TESTED or verdict == claims.SUPPORTED and {*yes} <= {*LABEL.values()}:
         return LEAD[verdict]
+    if not yes + no:
+        return "Undecided on every encoder."
     yes, no = _listed(yes), _listed(no)
     parts = [f"yes on {yes}" if yes else "shown on none", *([f"no on {no}"] if no else [])]
     some = " as a whole" if verdict == claims.UNDECIDED and (yes or no) else ""
@@ -626,12 +690,12 @@ def _of_again(rows, profile):
     for p, where in ((profile, ""), *((other, f" on {kind}") for other, kind, _ in _elsewhere(rows, profile))):
         both = repeated(rows, p)
         held, decided = kept(both)
-        counts = [f"{held} of {decided} do"] if decided else []
+        counts = [f"{held} of {decided} do{f' ({_kept_on(both)})' if both.encoder.nunique() > 1 else ''}"] if decided else []
         counts += [f"{n} {words}" for words in (GONE, TURNED) if (n := (both.became == words).sum())]
-        counts += [f"{n} more {NEW}"] if (n := (both.became == NEW).sum()) else []
+        counts += [f"beside them {n} decided only there"] if (n := (both.became == NEW).sum()) else []
+        fates = {TURNED: "Turned into their opposite", GONE: "Undecided now", NEW: "Decided only there", HELD: "Held"}
         which = "".join(f" {words}: {'; '.join(f'{r.first[0]} → {r.again[0]} {r.claim} ({r.encoder})' for r in those.itertuples())}."
-                        for became, words in ((TURNED, "Turned into their opposite"), (GONE, "Undecided now"), (NEW, "Decided only there"))
-                        if len(those := both[both.became == became]))
+                        for became, words in fates.items() if len(those := both[both.became == became]))
         if counts:
             found.append((f"Do the verdicts{where} hold on new seeds?", f"{'; '.join(counts)}.",
                           f"Of the verdicts on single encoders that were repeated, on seeds of their own, {decided or 'none'} had been "
@@ -643,16 +707,16 @@ def _of_again(rows, profile):
 
 
 def _twice_as_long(t, arms):
-    """[(encoder, gains of linear accuracy of the baseline for twice the epochs over that for once, those of the three remedies without a
-    teacher over the former)], seed by seed."""
-    three, found = next(r.changes for r in claims.REMEDIES if r.name == "improved_no_teacher"), []
+    """[(encoder, gains of linear accuracy of the baseline for twice the epochs over that for once, {remedies together: theirs on top of
+    that})], seed by seed."""
+    together, found = {r.name: r.changes for r in claims.REMEDIES if r.name in claims.ARMS}, []
     for arch in arms.arch.unique():
         each = claims.arms_of_length(t, arms, arch)
         once, twice = each["once"], each["longer"]
-        with_three = claims.departing(t[t.arch == arch], twice, three).set_index("seed") if len(twice) else twice
-        once, twice, with_three = (part.linear_test for part in (once, twice, with_three))
-        if len(gain := (twice - once).dropna()):
-            found.append((arch, gain, (with_three - twice).dropna()))
+        if len(gain := (twice.linear_test - once.linear_test).dropna()):
+            found.append((arch, gain, {
+                name: (claims.departing(t[t.arch == arch], twice, changes).set_index("seed").linear_test - twice.linear_test).dropna()
+                for name, changes in together.items()}))
     return found
 
 
@@ -724,6 +788,33 @@ def headline(t, profile):
     return pd.DataFrame(rows)
 
 
+def protocol(t, profile):
+    """How the numbers of `headline` came about, in words: {"Pretraining": ..., "Choices": ..., "Evaluation": ..., "Compute": ...}; {}
+    without a baseline. t: the tidy table."""
+    own = t[t.profile == profile]
+    arms = claims.baseline(own).sort_values("arch", key=lambda a: a.map([*models.ENCODERS].index), kind="stable")
+    if arms.empty:
+        return {}
+    c, first = studies.base(profile, arms.arch.iloc[0], arms.data.iloc[0]), arms.iloc[0]
+    negatives = f"a queue of {c.queue:,}" + (" and the other keys of the batch" if c.batch_keys else "")
+    precisions = "; ".join(f"{precision} on {_listed(LABEL[a] for a in part.arch.unique())}"
+                           for precision, part in arms.groupby("precision", sort=False))
+    return {
+        "Pretraining": f"MoCo v2, {'both views' if c.symmetric else 'one view'} as query, {negatives} as negatives, temperature {c.tau:g}, "
+                       f"momentum {c.m:g}, projector {c.projector} to {c.dim} dimensions, stem {c.stem}, BatchNorm in {c.bn_splits} "
+                       f"group{'s' * (c.bn_splits > 1)}, {c.optimizer}, cosine schedule, batches of {c.batch_size}, {c.epochs} epochs: "
+                       f"{c.epochs * int(first.images_train // c.batch_size):,} steps, {2 * c.epochs * first.images_train:,.0f} views; "
+                       f"{precisions}.",
+        "Choices": f"{studies.search_note(profile, [studies.base(profile, a, first.data) for a in arms.arch.unique()])}; nothing on "
+                   "held-out images.",
+        "Evaluation": "the last checkpoint's h of original images, from the query encoder, its BatchNorm statistics re-estimated on "
+                      f"{probe.CALIBRATION:,} training images. kNN: cosine, k = {probe.KNN_K}, votes weighted by exp(s / {probe.KNN_T:g}). "
+                      f"Linear probe: standardised h, {probe.PROBE_EPOCHS} epochs, its learning rate chosen on val. Pretext task: each of "
+                      f"{first.instances_test:,.0f} held-out originals against one view of each.",
+        "Compute": f"{own.seconds.sum() / 3600:.1f} hours of training in {(own.epochs > 0).sum():,} runs, most on one core with another "
+                   "beside them; searches, starts and evaluations not counted."}
+
+
 def of_what(t, profile):
     """What a profile's images are, in brackets; "" for data that have no words."""
     data = claims.baseline(t[t.profile == profile]).data
@@ -771,7 +862,8 @@ def check_on_photographs(t):
 
 def bear_in_mind(t, rows, profiles, mine=""):
     """What a reader of the verdicts must know, as sentences. mine: the profile whose missing runs are the reader's own affair."""
-    told = [[*(pending(t, p) if p != mine else []), *caveats.told(t, p), *caveats.of_mixing(rows[rows.profile == p])] for p in profiles]
+    told = [[*(pending(t, p) if p != mine else []), *caveats.power(rows[rows.profile == p]), *caveats.told(t, p),
+             *caveats.of_mixing(rows[rows.profile == p])] for p in profiles]
     return [*(sentence for some in told for sentence in some), *check_on_photographs(t)]
 
 

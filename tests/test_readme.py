@@ -27,7 +27,7 @@ def test_the_front_page_answers_in_a_table_and_shows_the_figure_and_the_numbers_
     t, rows = made_up(tmp_path, *models.SMALL, models.LARGE)
     shown = readme.front(t, rows)
     asked = summary.answers(t, rows, "textures")
-    parts = [readme.bullets(summary.nutshell(rows, "textures")), "| question | answer |",
+    parts = [readme.bullets(summary.nutshell(t, rows, "textures")), "| question | answer |",
              *(f"| {question} | {lead} |" for question, lead, _ in asked),
              summary.MARKS, readme.points(caveats.told(t, "textures")), "](results/figure.svg)", "runs of `textures`: each mark",
              "with equal classes, in the pretext task ",
@@ -65,7 +65,13 @@ def test_the_page_of_results_has_all_that_is_behind_the_front_page(tmp_path):
     assert len(said) > 1 and all(words in shown for words in said)
     for pixels, floor in ((0.99, True), (0.0, False)):                       # of the pretext task
         t.loc[t.arch == "pixels", "instdisc_dsd_top1_test"] = pixels
-        assert ("often (99.0%) than the baseline of any encoder" in readme.page(t, rows)) == floor
+        assert ("often than the baseline of any encoder: 99.0%, the best" in readme.page(t, rows)) == floor
+    told = summary.protocol(t, "textures")
+    assert "- Pretraining: MoCo v2, one view as query, a queue of 128 and the other keys" in shown
+    assert f"- Compute: {told['Compute']}" in shown
+    assert "16 epochs: 1,248 steps, 320,000 views; " in told["Pretraining"] and "peak learning rates" in told["Choices"]
+    assert f"{t.seconds.sum() / 3600:.1f} hours of training in {(t.epochs > 0).sum()} runs" in told["Compute"]
+    assert summary.protocol(t, "cifar10") == {}
     assert summary.of_what(t, "textures") == " (drawn grey patterns of 32 pixels, whose factors are known)"
     assert summary.of_what(t.assign(data="folder:/mine"), "textures") == ""
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from conftest import made_up_store
 
-from lib import claims, models, report, summary
+from lib import claims, models, report, studies, summary
 
 
 def test_a_verdict_on_two_encoders_shows_both_and_one_seed_is_said_to_be_one():
@@ -85,7 +85,7 @@ def test_the_papers_questions_are_answered_from_the_numbers_of_all_encoders_or_n
     assert re.search(r"The large ResNet-50 reaches 70.0%. Raw pixels have a kNN accuracy of [\d.]+%.$", first[1])
     assert "on DeiT-Ti (88.5%), and does not on MobileNetV3-Small (70.0%, 20 points less), Eff" in first[1]
     assert pretext[1].endswith("raw pixels 12.3%.")
-    for verdict, lead in ((claims.SUPPORTED, "Yes, all five."), (claims.UNDECIDED, "Undecided: shown on none."),
+    for verdict, lead in ((claims.SUPPORTED, "Yes, all five."), (claims.UNDECIDED, "Undecided on every encoder."),
                           (claims.CONTRADICTED, "Not all five: shown on none, no on MobileNetV3-Small, DeiT-Ti, EfficientNet-B0, "
                                                 "MobileNetV3-Large and ResNet-18.")):
         whole = rows.assign(verdict=rows.verdict.mask(rows.claim.str.startswith("no_overfitting"), verdict))
@@ -95,7 +95,8 @@ def test_the_papers_questions_are_answered_from_the_numbers_of_all_encoders_or_n
     assert answered(t, unsolved)["And without overfitting"][1] == "Too little of the task is learned to tell on DeiT-Ti and ResNet-18."
     again = unsolved[unsolved.claim == "no_overfitting/deit_tiny"].assign(profile="textures_again", effect=0.0123, verdict="supported")
     each = summary.grid(pd.concat([unsolved, again]), "textures").set_index("encoder").loc["without overfitting"]
-    assert each["DeiT-Ti"].endswith(" → ✓ +1.2, task hardly learned") and "→" not in each["ResNet-18"] and "hardly" in each["ResNet-18"]
+    assert each["DeiT-Ti"].endswith(", task hardly learned") and " → ✓ +1.2 ± " in each["DeiT-Ti"]
+    assert "→" not in each["ResNet-18"] and "hardly" in each["ResNet-18"]
     assert "hardly" not in each["MobileNetV3-Small"]
     every = rows.assign(test=rows.test.mask(rows.claim.str.startswith("no_overfitting/"), f"Shown: {claims.NOT_SOLVED}"))
     each = summary.grid(every, "textures").set_index("encoder").loc["without overfitting, task hardly learned"]
@@ -123,9 +124,10 @@ def test_the_papers_questions_are_answered_from_the_numbers_of_all_encoders_or_n
     assert "learned less than MobileNetV3-Small, DeiT-Ti" in told
     followed = t.assign(ami_x=0.2, ami_y=t.arch.map({models.LARGE: 0.9}).fillna(0.5))
     assert answered(followed, rows)["What do the groups inside a class follow"] == [
-        "Mostly y.", "It is a factor of the images that is not their class. Adjusted mutual information of the clusters "
-        "within classes with it: 0.50 to 0.50 on the five, 0.90 on ResNet-50; "
-        "untrained 0.50 to 0.50; trained with labels 0.50 to 0.90."]
+        "Mostly y.", "It is a factor of the images that is not their class. Each class is dealt into as many clusters as a "
+        "factor has levels, whether it has groups or not. Adjusted mutual information of these with it: 0.50 "
+        "to 0.50 on the five, 0.90 on ResNet-50; "
+        "untrained 0.50 to 0.50; trained with labels 0.50 to 0.90; next x, 0.20 to 0.20."]
     patterns = followed.rename(columns={"ami_y": "ami_polarity"})
     assert answered(patterns, rows)["What do the groups inside a class follow"][0] == (
         "Mostly polarity (which of light and dark is pattern and which ground), in the 7 of 12 classes that show it.")
@@ -151,7 +153,7 @@ def test_the_papers_questions_are_answered_from_the_numbers_of_all_encoders_or_n
     unknown = pd.concat([rest, gains.assign(effect=np.nan)])
     assert not {summary.IN_PAPER, "gains by the paper's four remedies"} & {*summary.grid(unknown, "textures").encoder}
     assert each.loc["gains by the paper's four remedies"].tolist() == [
-        "✓ +0.0", "✓ +1.0", "✓ +2.0", "✓ +3.0", "? +4.0"]
+        "✓ +0.0 ± 1.0", "✓ +1.0 ± 1.0", "✓ +2.0 ± 1.0", "✓ +3.0 ± 1.0", "? +4.0 ± 1.0"]
     assert "gains by the paper's four remedies" not in summary.grid(pd.concat([rest, gains[1:]]), "textures").encoder.tolist()
 
 
@@ -197,8 +199,8 @@ def test_the_questions_are_answered_on_photographs_too_as_far_as_they_were_tried
         assert lead == f"Undecided on MobileNetV3-Small{words}."
         assert why.endswith(f"; on new seeds: −2.0 points [+0.0, +2.0] on MobileNetV3-Small ({verdict}).")
     hardly = rows.assign(test=rows.test.mask(rows.claim == "pretext_learned/resnet18", f"Shown: {claims.NOT_SOLVED}"))
-    assert answered(t, hardly)["Does training make them better at the pretext task on photographs?"][1].endswith(
-        "; too little of the task is learned to tell on ResNet-18.")
+    assert answered(t, hardly)["Does training make them better at the pretext task on photographs?"][0] == (
+        "No on MobileNetV3-Small; too little is learned to tell on ResNet-18.")
     lead, why = answered(t[t.arch != "pixels"], rows)["Do they learn on photographs?"]
     assert lead.endswith("over the untrained.") and why.endswith("50.0%.") and "pixels" not in lead + why
     worse = t.assign(knn_val=t.knn_val.mask(photos & (t.arch == "resnet18") & (t.epochs > 0), 0.1))
@@ -249,9 +251,11 @@ def test_a_repetition_says_which_verdicts_hold_and_what_longer_training_gains(tm
     assert not {held, more, four, three} & answered(before).keys()
     told = answered(before, first, again, longer)
     lead, why = told[held]
-    assert lead == "2 of 4 do; 1 undecided now; 1 the opposite now; 1 more decided now."
+    assert lead == ("2 of 4 do (1 of 2 on MobileNetV3-Small and 1 of 2 on ResNet-18); 1 undecided now; 1 the opposite now; beside them "
+                    "1 decided only there.")
     assert ("4 had been decided. Turned into their opposite: ✓ → ✗ Fewer negatives help small models (MobileNetV3-Small). "
             "Undecided now: ✗ → ? Fewer negatives help small models (ResNet-18). Decided only there: ? → ✓ A wider") in why
+    assert " Held: ✓ → ✓ A lower temperature" in why
     assert "another teacher" not in why
     seeded = [of(p, **{f"improved_helps_ON_{small}": mark}) for p, mark in (("textures", "✓"), ("textures_again", "?"))]
     assert answered(before, first, again, *seeded)[held][1].endswith("another teacher there, too: what became of them may be its doing.")
@@ -281,7 +285,8 @@ def test_a_repetition_says_which_verdicts_hold_and_what_longer_training_gains(tm
     few = longer[longer.claim.str.startswith("longer_helps")]               # what is not trained yet is not spoken of
     assert more in answered(before, few) and not {four, three} & answered(before, few).keys()
     lead, why = answered(before, *(some[some.claim == f"projector_helps/{small}"] for some in (first, again)))[held]
-    assert lead == "1 more decided now." and "of their own, none had been decided. Decided only there: ? → ✓ A wider projector helps" in why
+    assert lead == "beside them 1 decided only there."
+    assert "of their own, none had been decided. Decided only there: ? → ✓ A wider projector helps" in why
     for mark, words in ("✓", ", on new seeds too"), ("?", ", on new seeds undecided"), ("✗", ", on new seeds the reverse"), ("–", ""):
         once = of("textures", improved_helps="?", **{f"improved_helps_ON_{small}": "✓"})
         twice = of("textures_again", **{f"improved_helps_ON_{small}": mark})
@@ -289,50 +294,58 @@ def test_a_repetition_says_which_verdicts_hold_and_what_longer_training_gains(tm
         lead, why = next(said for question, said in answered(gains, once, twice).items() if "four remedies" in question)
         assert f"lies above 0 on MobileNetV3-Small (+2.0 points{words})." in why
         assert lead == f"Undecided as a whole: yes on MobileNetV3-Small{f' ({words[2:]})' if mark in '?✗' else ''}."
-    assert summary.nutshell(longer, "textures") == summary.nutshell(before[before.profile == "none"], "textures") == []
+    assert summary.nutshell(t, longer, "textures") == summary.nutshell(t, before[before.profile == "none"], "textures") == []
     paper = pd.DataFrame([row | {"claim": claim, "profile": "textures", "source": source, "verdict": signs[mark][3], "low": np.nan}
                           for claim, source, mark in (
         ("pretext_learned", "paper, (i)", "✗"), ("pretext_learned/resnet18", "paper, (i)", "✓"), ("over_clustered", "paper, (ii)", "?"),
         ("temperature_helps", "paper", "✗"), ("negatives_helps", "paper", "–"), ("improved_no_teacher_helps", "ours", "✓"))])
     paper = paper.assign(statement=paper.claim.str.partition("/")[0].map(statement))
     said = [
-        "Of 4 claims drawn from the paper none is supported on textures, 2 contradicted, and 1 undecided, which says neither; 1 not tested."
-        " A claim is supported if every small encoder that it names supports it, and contradicted if one contradicts it.",
+        "Of 4 claims drawn from the paper, each made a test of ours, none is supported on textures, 2 contradicted, and 1 undecided, which "
+        "says neither; 1 not tested. A claim is supported if every small encoder that it names supports it, and contradicted if one "
+        "contradicts it.",
         f"Contradicted: “{statement['pretext_learned']}”; “{statement['temperature_helps']}”."]
-    assert summary.nutshell(paper, "textures") == said == summary.nutshell(pd.concat([paper, longer.assign(data="other")]), "textures")
+    floor = summary.nutshell(t, paper, "textures")[1]
+    t = t.assign(instdisc_dsd_top1_test=t.instdisc_dsd_top1_test.mask(t.arch == "pixels", 0.0))
+    assert summary.nutshell(t, paper, "textures") == said == summary.nutshell(t[:0], paper, "textures")
+    assert re.search(r"held-out images” \(at the floor: the best encoder has [\d.]+%, raw pixels [\d.]+%\); “A", floor)
+    assert summary.nutshell(t, pd.concat([paper, longer.assign(data="other")]), "textures") == said
     against = paper.assign(source=paper.source.mask(paper.claim == "temperature_helps", "paper; its code's figures speak against it"),
                            verdict=paper.verdict.replace(claims.UNDECIDED, claims.SUPPORTED))
-    assert summary.nutshell(against, "textures")[1:] == [
+    assert summary.nutshell(t, against, "textures")[1:] == [
         f"Supported: “{statement['over_clustered']}”.",
         f"{said[1].removesuffix('.')} (the paper's own plotted numbers speak against it)."]
     tried = paper.assign(source=paper.source.mask(paper.claim == "over_clustered", "paper, a remedy; not adopted there"))
-    assert summary.nutshell(tried, "textures")[0].startswith(
-        "Of 4 claims drawn from the paper (1 of them on what it tried and did not adopt) none is")
+    assert summary.nutshell(t, tried, "textures")[0].startswith(
+        "Of 4 claims drawn from the paper (1 of them on what it tried and did not adopt), each made a test of ours, none is")
     known = of("textures", temperature_helps_ON_resnet18="✗")
     for half, stands in ((0.001, True), (0.019, False)):                    # beside 19 that say nothing
         many = [known.assign(low=-0.02 - half, high=-0.02 + half), *(
             of("textures", **{f"{r.name}_{m}_ON_{arch}": "?"}) for r in claims.REMEDIES for m in ("helps", "gathers")
             for arch in (small, large) if (r.name, m, arch) != ("temperature", "helps", large))]
-        told, words = summary.nutshell(pd.concat([paper, *many]), "textures")[1], " (not after a correction for the number of intervals)"
+        told = summary.nutshell(t, pd.concat([paper, *many]), "textures")[1]
+        words = " (does not survive a correction for the number of intervals)"
         assert told.endswith(f"“{statement['temperature_helps']}”{'' if stands else words}.")
     start, end = "On new seeds twice the epochs of the baseline gain more than remedies at the usual number: more than ", (
         ". That cannot explain the paper's gains at 200 epochs; its improved models of 800 have no baseline of their length. In schedules "
         "as short as ours an encoder is far from done.")
-    fours, threes = "the paper's four on MobileNetV3-Small (textures)", "the three remedies without a teacher on MobileNetV3-Small"
-    assert summary.nutshell(pd.concat([paper, longer]), "textures") == [*said, f"{start}{fours}{end}"]
+    fours = "the paper's four, there by another teacher, on MobileNetV3-Small (textures)"
+    threes = "the three remedies without a teacher on MobileNetV3-Small"
+    assert summary.nutshell(t, pd.concat([paper, longer]), "textures") == [*said, f"{start}{fours}{end}"]
     better = longer.assign(verdict=longer.verdict.mask(longer.claim.str.contains("beats"), claims.SUPPORTED))
-    assert summary.nutshell(pd.concat([paper, better]), "textures") == summary.nutshell(pd.concat([paper, few]), "textures") == said
-    held = "Of verdicts on single encoders that were tried again on new seeds, these hold: 2 of 4 on textures"
-    never = said[1].replace("”;", "” (not tried on new seeds);")
+    assert summary.nutshell(t, pd.concat([paper, better]), "textures") == summary.nutshell(t, pd.concat([paper, few]), "textures") == said
+    held = "Of verdicts on single encoders that were tried again on new seeds, these hold: 1 of 2 on MobileNetV3-Small and 1 of 2 "
+    held += "on ResNet-18 (textures)"
+    never = said[1].replace("”;", "” (not repeated);")
     fate = [said[0], f"{never.removesuffix('.')} (on new seeds: ResNet-18 holds)."]
-    assert summary.nutshell(pd.concat([paper, first, again]), "textures") == [*fate, f"{held}."]
+    assert summary.nutshell(t, pd.concat([paper, first, again]), "textures") == [*fate, f"{held}."]
     gone = again.assign(verdict=again.verdict.mask(again.claim == "temperature_helps/resnet18", claims.UNDECIDED))
-    for changed, words in ((gone, ", so nothing contradicts it there"), (gone.assign(verdict=gone.verdict.mask(
+    for changed, words in ((gone, ", hence not contradicted there"), (gone.assign(verdict=gone.verdict.mask(
             gone.claim == "temperature_helps/mobilenet_v3_small", claims.CONTRADICTED)), "")):
-        assert summary.nutshell(pd.concat([paper, first, changed]), "textures")[1].endswith(
+        assert summary.nutshell(t, pd.concat([paper, first, changed]), "textures")[1].endswith(
             f" (on new seeds: ResNet-18 undecided now{words}).")
-    assert summary.nutshell(pd.concat([paper, first, again, *photographs, longer]), "textures") == [
-        *fate, f"{held}, 1 of 1 on cifar10_subset.",
+    assert summary.nutshell(t, pd.concat([paper, first, again, *photographs, longer]), "textures") == [
+        *fate, f"{held}, 1 of 1 on MobileNetV3-Small (cifar10_subset).",
         "On photographs (cifar10_subset) the three remedies without a teacher are shown to raise the linear probe of MobileNetV3-Small.",
         f"{start}{fours}, {threes} (cifar10_subset){end}"]
     rows = pd.concat([before, longer, *photographs])
@@ -340,11 +353,18 @@ def test_a_repetition_says_which_verdicts_hold_and_what_longer_training_gains(tm
     images = "(drawn grey patterns)"
     assert shown.columns.tolist() == [f"MobileNetV3-Small, textures {images}", f"ResNet-18, textures {images}",
                                       "MobileNetV3-Small, cifar10_subset (photographs)"]
-    assert shown.index.tolist() == [*summary.AGAINST.values()] and len({*shown.index}) == len(claims.LENGTH) + 2
+    assert shown.index.tolist() == [*summary.AGAINST.values()] and len({*shown.index}) == len(claims.LENGTH) + 4
     assert shown.iloc[:, 2].tolist() == [
-        "→ ✓ +2.0 [+1.0, +3.0]", "✓ +2.0 [+1.0, +3.0] → ✓ +2.0 [+1.0, +3.0]", "→ ✗ −2.0 [−3.0, −1.0]", "", ""]
+        "→ ✓ +2.0 [+1.0, +3.0]", "✓ +2.0 [+1.0, +3.0] → ✓ +2.0 [+1.0, +3.0]", "→ ✗ −2.0 [−3.0, −1.0]", "", "", "", ""]
     once = t[(t.arch == large) & (t.epochs > 0) & (t.method == "moco") & (t.width == 1)]
     twice = once.assign(epochs=32, all_epochs=32, linear_test=once.linear_test + 0.1, arm="other", run="twice")
+    three = twice.assign(**{name: [value] * len(twice) for name, value in studies.PAPERS.items()}, run="three",
+                         linear_test=twice.linear_test + 0.02 * (twice.seed < 2))
+    both = pd.concat([t, twice, three])
+    shown = summary.against(both, rows).set_index("linear accuracy").iloc[:, 1]
+    assert shown.loc[summary.AGAINST["improved_no_teacher"]] == "+0.8 [−0.6, +2.2]" and shown.loc[summary.AGAINST["improved"]] == ""
+    assert re.search(r"done. On top of twice the epochs the three without a teacher gain \+0.8 .* on ResNet-18 \(no rule asked for it\).$",
+                     summary.nutshell(both, pd.concat([paper, longer]), "textures")[-1])
     shown = summary.against(pd.concat([t, twice]), rows).set_index("linear accuracy").iloc[:, 1]
     assert shown.iloc[0] == "+10.0 [+10.0, +10.0] → ✗ −2.0 [−3.0, −1.0]" and shown.iloc[2] == "→ ? +1.0 [−1.0, +3.0]"
     assert summary.against(t, before).empty and summary.against(t, pd.concat([before, foreign])).empty
@@ -357,15 +377,26 @@ def test_what_the_three_remedies_do_elsewhere_is_told_of_each_encoder():
         rows = [row | {"claim": f"improved_no_teacher_helps/{arch}", "verdict": v} for arch, v in verdicts.items()]
         return pd.DataFrame(rows).assign(low=0.1 - width, high=0.1 + width)
     s, c, u = claims.SUPPORTED, claims.CONTRADICTED, claims.UNDECIDED
+    none = pd.DataFrame()
     for verdicts, again, words in (
             ({"resnet18": u}, {"resnet18": u}, "no encoder; undecided on ResNet-18."),
             ({"resnet18": s, "deit_tiny": c}, {}, "ResNet-18, and to lower that of DeiT-Ti."),
             ({"resnet18": u, "deit_tiny": u, "mobilenet_v3_small": c}, {"deit_tiny": c, "mobilenet_v3_small": c},
              "none of 3 encoders, and to lower that of MobileNetV3-Small and DeiT-Ti (there on new seeds); undecided on ResNet-18.")):
-        assert summary._of_the_three(of(**verdicts), of(**again) if again else of(resnet18=u)[:0], "these").endswith(
+        assert summary._of_the_three(none, of(**verdicts), of(**again) if again else of(resnet18=u)[:0], "these").endswith(
             f"On these the three remedies without a teacher are shown to raise the linear probe of {words}")
-    assert summary._of_the_three(of(resnet18=claims.NOT_TESTED), of(resnet18=u), "these") == ""
-    assert "ResNet-18 (not after a correction for the number of" in summary._of_the_three(of(0.2, resnet18=s), of(resnet18=u), "")
+    assert summary._of_the_three(none, of(resnet18=claims.NOT_TESTED), of(resnet18=u), "these") == ""
+    wide = summary._of_the_three(none, of(0.2, resnet18=s), of(resnet18=u), "")
+    assert "ResNet-18 (which does not survive a correction for the number of intervals)" in wide
+    three, none = ["resnet18", "deit_tiny", "mobilenet_v3_small"], of(resnet18=u)[:0]
+    lose = of(**dict.fromkeys(three, u)).assign(effect=[-0.01, -0.02, -0.03])
+    t = pd.DataFrame([{"profile": "photographs", "arch": arch, "knn_test": knn, "epochs": 20, "method": "moco", "width": 1,
+                       "evaluation": "full", "data": "d", "lr": 1.0, "weight_decay": 0.1, "run": arch, "seed": 0}
+                      for arch, knn in zip(("pixels", *three), (0.4, 0.5, 0.3, 0.3))])
+    assert summary._of_the_three(t, lose, none, "these").endswith(
+        "MobileNetV3-Small. On average over seeds all 3 lose, by 1.0 to 3.0 points. By kNN raw pixels do better than the baseline of "
+        "DeiT-Ti and MobileNetV3-Small.")
+    assert "On average" not in summary._of_the_three(t, lose.assign(effect=[-0.01, -0.02, 0.0]), none, "these")
 
 
 def test_a_claim_that_is_contradicted_names_the_encoders_that_contradict_it_those_that_support_it_and_how_many_were_tested():
@@ -386,3 +417,18 @@ def test_what_to_bear_in_mind_stands_by_profile_without_naming_it_again():
     assert summary.by_profile(told) == [("", ["Of all, one."]), ("textures", ["Raw pixels do better.", "On cifar10, too."]),
                                         ("cifar10", ["No.\nMore."]), ("", ["On foot, it is far."])]
     assert summary.by_profile([]) == []
+
+
+def test_who_is_apart_from_the_reference_before_any_training_is_told_by_the_claims_own_measures(tmp_path):
+    t = report.table("textures", store=made_up_store(tmp_path, "textures", archs=(*models.SMALL, models.LARGE)))
+    noise = 0.001 * t.seed
+    wide, even = (t.arch == "deit_tiny") & (t.epochs == 0), (t.arch == "resnet18") & (t.epochs == 0)
+    t = t.assign(intra_class_d_test=(1 + noise).mask(wide, 1.5 + noise), uniformity_d_test=(-2 + noise).mask(wide | even, -2.5 + noise))
+    t.loc[(t.arch == "mobilenet_v3_small") & (t.epochs > 0), "intra_class_d_test"] = 1.9      # apart once trained
+    assert summary._apart_before(t, claims.baseline(t)) == ["DeiT-Ti"]                        # ResNet-18: by one of the two alone
+    rows = report.ledger(t, ["textures"])
+    both = rows.assign(verdict=rows.verdict.mask(rows.claim.isin(["over_clustered_paper/deit_tiny", "over_clustered_paper/resnet18"]),
+                                                 claims.SUPPORTED))
+    lead = next(lead for question, lead, _ in summary.answers(t, both, "textures") if question == "Do they over-cluster?")
+    assert " of five do (1 of these even before training), by the same pair" in lead
+    assert summary._apart_before(t[t.epochs > 0], claims.baseline(t)) == []
