@@ -330,9 +330,11 @@ def arm_of(run):
 # ---- whole pages ----
 
 def points_html(sentences):
-    """What to bear in mind, as a list for each profile (`by_profile`)."""
-    return "".join((f"<p>On <code>{text(profile)}</code>:</p>" if profile else "")
-                   + f"<ul>{''.join(f'<li>{text(words)}</li>' for words in some)}</ul>" for profile, some in by_profile(sentences))
+    """What to bear in mind, as a list, within it a list of each profile's (`by_profile`)."""
+    def items(some):
+        return "".join(f"<li>{text(words)}</li>" for words in some)
+    return "<ul>" + "".join(f"<li>On <code>{text(profile)}</code>:<ul>{items(some)}</ul></li>" if profile else items(some)
+                            for profile, some in by_profile(sentences)) + "</ul>"
 
 
 def index_page(t, rows, profiles, mine, pages, note="", drawn=""):

@@ -75,7 +75,7 @@ def numbers(t, profile):
 
 def protocol_of(t, profile):
     """How a profile's numbers came about, as a Markdown list."""
-    return bullets(f"{what}: {words}".replace("\n", "; ") for what, words in protocol(t, profile).items())
+    return bullets(f"{what}: {words}" for what, words in protocol(t, profile).items())
 
 
 def front(t, rows):

@@ -99,7 +99,7 @@ PROFILES = {
     # photographs without a GPU: more resolution than the ImageNet stem leaves, or ResNet-18 stays at its untrained kNN
     "cifar10_subset": Profile(replace(TEXTURES, data="cifar10_jpeg", limit=10_000, stem="stride1", epochs=20),
                               encoders=tuple(PHOTOGRAPHS), seeds_of={}, widths=(), sweeps=False,
-                              extra={arch: FASTER[arch] for arch in ("deit_tiny", models.LARGE)},
+                              extra={arch: FASTER[arch] for arch in ("deit_tiny", models.LARGE)},     # ResNet-18's runs are older
                               remedied=("mobilenet_v3_small",),                 # of the others a run takes up to 40 minutes
                               together=("efficientnet_b0", "mobilenet_v3_large", "resnet18"), rates=PHOTOGRAPHS),
     # the same of MobileNetV3-Small alone (ResNet-18: half an hour a run), and without a teacher, which two cores cannot train

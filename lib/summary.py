@@ -26,8 +26,8 @@ HARDLY = ", task hardly learned"
 CROWDED = {"over_clustered_paper": "by the paper's pair of measures", "over_clustered_centred": "by the same pair on centred features",
            "over_clustered": "by clusters counted directly"}               # whether encoders over-cluster
 IN_PAPER = "the paper's own gains by the four, on ImageNet"
-IN_GRID = ("effects ± half of their 95 % interval over seeds, in points, of the pair of measures in distance² or, marked u, in "
-           "uniformity; after an arrow the same on new seeds, where it was repeated")
+IN_GRID = ("effects ± half of their 95 % interval over seeds (of overfitting, over images too), in points, of the pair of measures in "
+           "distance² or, marked u, in uniformity; after an arrow the same on new seeds, where it was repeated")
 AGAINST = {          # claim, or remedy on top of twice the epochs -> what is set against what, in the table of time against remedies
     "longer_helps": "the baseline for twice the epochs, against once",
     "improved_no_teacher_helps": "the three remedies without a teacher, against the baseline",
@@ -37,8 +37,8 @@ AGAINST = {          # claim, or remedy on top of twice the epochs -> what is se
     "improved_beats_longer": "the four, against twice its epochs",
     "improved": "the four for twice the epochs, against the baseline for twice"}
 IN_AGAINST = ("points of linear accuracy, 95 % intervals over seeds, not corrected for their number; remedies at the baseline's learning "
-              "rate and, unless it says twice, epochs. After an arrow: new seeds. Without ✓, ✗ or ?: these runs had been seen before the "
-              "rule was written, or no rule asks for it")
+              "rate and number of epochs, but for those \"for twice the epochs\". After an arrow: new seeds. Without ✓, ✗ or ?: these "
+              "runs had been seen before the rule was written, or no rule asks for it")
 RIVAL = ("The remedies, or a longer training? The paper's improved models have 200 epochs (most of these perhaps in the middle of a "
          "schedule of 800) and 800, its baselines 200 alone:")
 DOTS = "each mark is a seed, each bar a 95 % interval; no bar where a run's number is only a bound"
@@ -202,7 +202,7 @@ def repetition(rows, profile):
 def nutshell(t, rows, profile):
     """What a profile says of the paper's own claims, and how it fared on new seeds, as a list of sentences; [] without a claim of the paper
     that is decided or undecided as a whole. t: the tidy table, rows: the ledger, of all profiles."""
-    own = t[t.profile == profile] if len(t) else t
+    own = t[t.profile == profile]
     whole = overall(rows[(rows.profile == profile) & rows.source.str.startswith("paper")])
     n, yes, no, open_ = (len(whole), *((whole.verdict == v).sum() for v in DECISIONS))
     if not yes + no + open_:
@@ -212,12 +212,12 @@ def nutshell(t, rows, profile):
     left = whole.source.str.contains("not adopted").sum()
 
     def told(row):
-        """A claim, what the paper's code says of it, and what became of its verdicts on new seeds."""
+        """A claim, what the paper's code and raw pixels say of it, whether its verdicts survive a correction, and new seeds."""
         those, mark = fate[fate.claim == row.statement], MARK[row.verdict]
         onward, still = those[those["first"].str.startswith(mark)], those.again.str.startswith(mark).any()
         speaks = row.source.partition("; ")[2].replace("its code's figures", "the paper's own plotted numbers")
         more = [speaks] if speaks.startswith("the paper's own") else []
-        more += _at_the_floor(own) if row.claim == "pretext_learned" else []
+        more += _below_pixels(own) if row.claim == "pretext_learned" else []
         kin = [stand for claim, stand in stands.items() if claim.startswith(f"{row.claim}/") and verdicts[claim] == row.verdict]
         more += ["does not survive a correction for the number of intervals"] if kin and not any(kin) else []
         more += [f"on new seeds: {', '.join(f'{r.encoder} {r.became}' for r in onward.itertuples())}"
@@ -236,12 +236,12 @@ def nutshell(t, rows, profile):
             if kept(both := repeated(rows, p))[1]]
     found += [f"Of verdicts on single encoders that were tried again on new seeds, these hold: {', '.join(held)}."] if held else []
     found += [words for p, kind, again in _elsewhere(rows, profile)
-              if (words := _of_the_three(t, rows[rows.profile == p], again, f"{kind} ({p})"))]
+              if (words := _of_the_three(t[t.profile == p], rows[rows.profile == p], again, f"{kind} ({p})"))]
     less = []
     for images, again in ((profile, repetition(rows, profile)), *((p, part) for p, _, part in _elsewhere(rows, profile))):
         less += [f"{few} on {_listed(on)} ({images})" for claim, few in (
             ("improved_no_teacher_beats_longer", "the three remedies without a teacher"),
-            ("improved_beats_longer", "the paper's four, there by another teacher,"))
+            ("improved_beats_longer", "the paper's four (with another teacher there)"))
             if (on := [label for label, _ in _on(again, claim, claims.CONTRADICTED)])]
     return [*found, *([f"On new seeds twice the epochs of the baseline gain more than remedies at the usual number: more than "
                        f"{', '.join(less)}. That cannot explain the paper's gains at 200 epochs; its improved models of 800 have no "
@@ -249,19 +249,19 @@ def nutshell(t, rows, profile):
                        + _on_top(own)] if less else [])]
 
 
-def _at_the_floor(t):
-    """That raw pixels do better at the pretext task than any encoder, as a list of at most one clause. t: the runs of a profile."""
-    best = claims.baseline(t).groupby("arch").instdisc_dsd_top1_test.mean().max() if len(t) else np.nan
-    raw = t[t.arch == "pixels"].instdisc_dsd_top1_test.mean() if len(t) else np.nan
-    return [f"at the floor: the best encoder has {best:.1%}, raw pixels {raw:.1%}"] if raw > best else []
+def _below_pixels(t):
+    """That raw pixels do better at the pretext task than any small encoder, as a list of at most one clause. t: the runs of a profile."""
+    arms, raw = claims.baseline(t), t[t.arch == "pixels"].instdisc_dsd_top1_test.mean()
+    best = arms[arms.arch.isin(models.SMALL)].groupby("arch").instdisc_dsd_top1_test.mean().max()
+    return [f"below raw pixels: the best small encoder has {best:.1%}, raw pixels {raw:.1%}"] if raw > best else []
 
 
 def _on_top(t):
     """What remedies add to twice the epochs, in a sentence; "" without pairs of seeds. t: the runs of a profile."""
-    arms = claims.baseline(t) if len(t) else t
-    each = [f"{_points(more)} on {LABEL[arch]}" for arch, _, added in (_twice_as_long(t, arms) if len(arms) else ())
+    each = [f"{LABEL[arch]} {_points(more)}" for arch, _, added in _twice_as_long(t, claims.baseline(t))
             if len(more := added["improved_no_teacher"]) > 1]
-    return f" On top of twice the epochs the three without a teacher gain {', '.join(each)} (no rule asked for it)." if each else ""
+    return (f" On the seeds before ({t.profile.iloc[0]}) the three without a teacher add, on top of twice the epochs, in points of linear "
+            f"accuracy, {'; '.join(each)} (no rule asked for it).") if each else ""
 
 
 def _kept_on(both):
@@ -271,11 +271,12 @@ def _kept_on(both):
 
 
 def _of_the_three(t, rows, again, where):
-    """What the three remedies without a teacher do on each encoder of a profile, in a sentence; "" where none was tested. t: the tidy
-    table; rows, again: the ledger's rows of the profile and of its repetition."""
+    """What the three remedies without a teacher do on each encoder of a profile, in a sentence; "" where none was tested. t: its
+    runs; rows, again: the ledger's rows of the profile and of its repetition."""
     claim, stands = "improved_no_teacher_helps", caveats.standing(rows)
-    yes, no = ([label + ("" if stands.get(row.claim, True) else " (which does not survive a correction for the number of intervals)")
-                for label, row in _on(rows, claim, verdict)] for verdict in (claims.SUPPORTED, claims.CONTRADICTED))
+    falls = " (a verdict that does not survive a correction for the number of intervals)"
+    yes, no = ([label + ("" if stands.get(row.claim, True) else falls) for label, row in _on(rows, claim, verdict)]
+               for verdict in (claims.SUPPORTED, claims.CONTRADICTED))
     open_ = [label for label, _ in _on(rows, claim, claims.UNDECIDED)]
     new = [label for label, _ in _on(again, claim, claims.CONTRADICTED) if label in open_]
     if not yes + no + open_:
@@ -283,9 +284,8 @@ def _of_the_three(t, rows, again, where):
     effects = [row.effect for verdict in DECISIONS for _, row in _on(rows, claim, verdict)]
     mean = f" On average over seeds all {len(effects)} lose, by {-100 * max(effects):.1f} to {-100 * min(effects):.1f} points." \
         if len(effects) > 1 and max(effects) < 0 else ""
-    arms = claims.baseline(t[t.profile == rows.profile.iloc[0]]) if len(t) else t
-    raw = t[(t.profile == rows.profile.iloc[0]) & (t.arch == "pixels")].knn_test.mean() if len(t) else np.nan
-    low = [LABEL[a] for a, knn in (arms.groupby("arch").knn_test.mean() if len(arms) else {}).items() if a in models.SMALL and knn < raw]
+    knn = claims.baseline(t).groupby("arch").knn_test.mean()
+    low = [LABEL[a] for a in models.SMALL if a in knn and knn[a] < t.knn_test[t.arch == "pixels"].mean()]
     floor = f" By kNN raw pixels do better than the baseline of {_listed(low)}." if low else ""
     lowered, rest = [*no, *(f"{label} (there on new seeds)" for label in new)], [label for label in open_ if label not in new]
     return (f"On {where} the three remedies without a teacher are shown to raise the linear probe of "
@@ -305,7 +305,8 @@ def against(t, rows):
                 both = {words: (_seen(t, rows, first, claim, arch), _marked(again, f"{claim}/{arch}")) for claim, words in AGAINST.items()}
                 cells = {words: f"{before} {f'→ {after}' if after else ''}".strip() for words, (before, after) in both.items()}
                 found |= {f"{LABEL[arch]}, {first}{_kind(again)}": cells} if any(cells.values()) else {}
-    return pd.DataFrame(found).rename_axis("linear accuracy").reset_index()
+    found = pd.DataFrame(found)
+    return found[(found != "").any(axis=1)].rename_axis("linear accuracy").reset_index()
 
 
 def _marked(rows, claim):
@@ -321,13 +322,13 @@ def _seen(t, rows, profile, claim, arch):
     if claim in claims.ARMS:
         arms = claims.baseline(own)
         gains = next((more[claim] for _, _, more in _twice_as_long(own, arms[arms.arch == arch])), ())
-        return _points(gains).removesuffix(f", {len(gains)} seeds") if len(gains) else ""
-    if claim not in claims.LENGTH:
+    elif claim in claims.LENGTH:
+        each = claims.arms_of_length(own, claims.baseline(own), arch)
+        _, arm, other = claims.LENGTH[claim]
+        gains = (each[arm].linear_test - each[other].linear_test).dropna()
+    else:
         return _marked(rows[rows.profile == profile], f"{claim}/{arch}")
-    each = claims.arms_of_length(own, claims.baseline(own), arch)
-    _, arm, other = claims.LENGTH[claim]
-    gains = (each[arm].linear_test - each[other].linear_test).dropna()
-    return _points(gains).rsplit(", ", 1)[0] if len(gains) > 1 else ""
+    return _points(gains).removesuffix(f", {len(gains)} seeds") if len(gains) else ""
 
 
 def _repeated_profiles():
@@ -430,7 +431,8 @@ def _of_pretext(t, arms, rows, onward):
     return [("Does training make them better at the pretext task?", _lead(rows, "pretext_learned", onward),
              f"Held-out accuracy in it rises on {_count(rows, 'pretext_learned')}; the best has {best:.1%}"
              + (f", raw pixels {pixels.mean():.1%}." if pixels.notna().any() else ".")),
-            ("And without overfitting?", _lead(rows, "no_overfitting", onward),
+            ("And without overfitting?", "Too little of the task is learned to tell, on every encoder."
+             if len(hardly) == len(models.SMALL) else _lead(rows, "no_overfitting", onward),
              f"Too little of the task is learned to tell on {_listed(hardly)}." if hardly else "")]
 
 
@@ -456,9 +458,9 @@ def _of_clusters(t, arms, rows):
     why = ([f"Clusters can show none, since the curves of some runs of {LABEL[models.LARGE]} do not hold the purity to compare at."]
            if lost else []) + ([f"{LABEL[models.LARGE]}, which they are held against, learned less than {', '.join(better)}."]
                                if better else [])
-    return [("Do they over-cluster?", f"{verdict}: by the paper's pair of measures {_count(rows, 'over_clustered_paper')} do"
-             f"{f' ({len(apart)} of these even before training)' if apart else ''}, by the same "
-             f"pair on centred features {_count(rows, 'over_clustered_centred')}, by clusters counted directly "
+    return [("Do they over-cluster?", f"{verdict}: {CROWDED['over_clustered_paper']} "
+             f"{_count(rows, 'over_clustered_paper')} do{f' ({len(apart)} of these even before training)' if apart else ''}, "
+             f"{CROWDED['over_clustered_centred']} {_count(rows, 'over_clustered_centred')}, {CROWDED['over_clustered']} "
              f"{'it cannot be told' if untold else _count(rows, 'over_clustered')}.", " ".join(why))]
 
 
@@ -470,8 +472,8 @@ def _of_factors(t, arms, labels):
     means = arms.groupby("arch")[factors].mean()
     most = means.mean().idxmax()
     name = most.removeprefix("ami_")
-    after = "".join(f"; next {c.removeprefix('ami_')}, {means[c][[*models.SMALL]].min():.2f} to {means[c][[*models.SMALL]].max():.2f}"
-                    for c in means.mean().drop(most).nlargest(1).index)
+    after = "".join(f"; the next factor, {c.removeprefix('ami_')}, {means[c][[*models.SMALL]].min():.2f} to "
+                    f"{means[c][[*models.SMALL]].max():.2f} on the five" for c in means.mean().drop(most).nlargest(1).index)
     small, taught = means[most][[*models.SMALL]], labels.groupby("arch")[most].mean()
     before = t[(t.epochs == 0) & (t.width == 1) & (t.data == arms.data.iloc[0]) & t.arch.isin(models.SMALL)].groupby("arch")[most].mean()
     hidden = len(textures.INVISIBLE.get(name, ())) if arms.data.iloc[0] == "textures" else 0
@@ -482,7 +484,7 @@ def _of_factors(t, arms, labels):
              "It is a factor of the images that is not their class. Each class is dealt into as many clusters as a factor has levels, "
              "whether it has groups or not. Adjusted mutual information of these with it: "
              f"{small.min():.2f} to {small.max():.2f} on the five, {means[most][models.LARGE]:.2f} on {LABEL[models.LARGE]}"
-             f"{''.join(f'; {other}' for other in others)}{after}.")]
+             f"{after}{''.join(f'; {other}' for other in others)}.")]
 
 
 def _of_remedies(arms, rows, onward):
@@ -514,8 +516,9 @@ def _of_length(t, arms, rows, onward, again):
              for name, r in of_encoders(rows, "improved_helps", rows.profile.iloc[0])}
     longer = _twice_as_long(t, arms)
     each = "; ".join(f"{LABEL[a]} {_points(gain)}{usual.get(LABEL[a], '')}"
-                     + "".join(f", to which {words} {_points(more[name])}" for name, words in (
-                         ("improved_no_teacher", "the three without a teacher add"), ("improved", "the four")) if len(more[name]))
+                     + (f", to which {' and '.join(adds)}" if (adds := [
+                         f"{few} add {_points(more[name])}" for name, few in (
+                             ("improved_no_teacher", "the three without a teacher"), ("improved", "the four")) if len(more[name])]) else "")
                      for a, gain, more in longer)
     seen = f"Twice the epochs of the baseline gain, in points of linear accuracy: {each}."
     if judged := _of_longer(again, seen=f" On the seeds before, without a rule: {seen[0].lower()}{seen[1:]}" if longer else ""):
@@ -549,9 +552,8 @@ def _of_photographs(t, rows, profile):
                 little = f"too little is learned to tell on {_listed(hardly)}" if hardly else ""
                 told = "; ".join(filter(None, (_by_verdict(named), little)))
                 lead += [sentence(f"{words}{': ' * bool(words)}{told}")] if told else []
-                why += [f"{words or f'on {p}'}: {_each(mine, claim)}"] if told else []
-                if any(_on(again, claim, v) for v in DECISIONS):
-                    why += [f"on new seeds: {_each(again, claim)}"]
+                why += [f"on {p}{', ' * bool(words)}{words}: {_each(mine, claim)}"] if told else []
+                why += [f"on new seeds: {_each(again, claim)}"] if told and any(_on(again, claim, v) for v in DECISIONS) else []
             found += [(question, " ".join(lead), sentence("; ".join(why)))] if lead else []
     return found
 
@@ -616,7 +618,7 @@ def _lead(rows, claim, onward=None):
         return "Undecided on every encoder."
     yes, no = _listed(yes), _listed(no)
     parts = [f"yes on {yes}" if yes else "shown on none", *([f"no on {no}"] if no else [])]
-    some = " as a whole" if verdict == claims.UNDECIDED and (yes or no) else ""
+    some = " as a whole" * (verdict == claims.UNDECIDED)
     return f"{LEAD[verdict].rstrip('.')}{some}: {', '.join(parts)}."
 
 
@@ -692,7 +694,7 @@ def _of_again(rows, profile):
         held, decided = kept(both)
         counts = [f"{held} of {decided} do{f' ({_kept_on(both)})' if both.encoder.nunique() > 1 else ''}"] if decided else []
         counts += [f"{n} {words}" for words in (GONE, TURNED) if (n := (both.became == words).sum())]
-        counts += [f"beside them {n} decided only there"] if (n := (both.became == NEW).sum()) else []
+        counts += [f"{'beside them ' * bool(decided)}{n} decided only there"] if (n := (both.became == NEW).sum()) else []
         fates = {TURNED: "Turned into their opposite", GONE: "Undecided now", NEW: "Decided only there", HELD: "Held"}
         which = "".join(f" {words}: {'; '.join(f'{r.first[0]} → {r.again[0]} {r.claim} ({r.encoder})' for r in those.itertuples())}."
                         for became, words in fates.items() if len(those := both[both.became == became]))
@@ -726,7 +728,7 @@ def sentence(words):
 
 def _points(gains):
     """Mean gain in points, with its 95 % interval and the number of seeds."""
-    mean, low, high = (100 * value for value in claims.interval(gains))
+    mean, low, high = (round(100 * value, 1) + 0.0 for value in claims.interval(gains))     # + 0.0: never -0.0
     shown = f"{mean:+.1f}" + (f" [{low:+.1f}, {high:+.1f}], {len(gains)} seeds" if len(gains) > 1 else ", 1 seed")
     return shown.replace("-", "−")
 
@@ -797,22 +799,22 @@ def protocol(t, profile):
         return {}
     c, first = studies.base(profile, arms.arch.iloc[0], arms.data.iloc[0]), arms.iloc[0]
     negatives = f"a queue of {c.queue:,}" + (" and the other keys of the batch" if c.batch_keys else "")
+    rates = studies.search_note(profile, [studies.base(profile, a, first.data) for a in arms.arch.unique()]).replace("\n", "; ")
+    trained, steps = own[own.epochs > 0], c.epochs * int(first.images_train // c.batch_size)
     precisions = "; ".join(f"{precision} on {_listed(LABEL[a] for a in part.arch.unique())}"
                            for precision, part in arms.groupby("precision", sort=False))
     return {
         "Pretraining": f"MoCo v2, {'both views' if c.symmetric else 'one view'} as query, {negatives} as negatives, temperature {c.tau:g}, "
                        f"momentum {c.m:g}, projector {c.projector} to {c.dim} dimensions, stem {c.stem}, BatchNorm in {c.bn_splits} "
                        f"group{'s' * (c.bn_splits > 1)}, {c.optimizer}, cosine schedule, batches of {c.batch_size}, {c.epochs} epochs: "
-                       f"{c.epochs * int(first.images_train // c.batch_size):,} steps, {2 * c.epochs * first.images_train:,.0f} views; "
-                       f"{precisions}.",
-        "Choices": f"{studies.search_note(profile, [studies.base(profile, a, first.data) for a in arms.arch.unique()])}; nothing on "
-                   "held-out images.",
+                       f"{steps:,} steps, {2 * steps * c.batch_size:,} views; {precisions}.",
+        "Choices": f"{rates}; nothing on held-out images.",
         "Evaluation": "the last checkpoint's h of original images, from the query encoder, its BatchNorm statistics re-estimated on "
                       f"{probe.CALIBRATION:,} training images. kNN: cosine, k = {probe.KNN_K}, votes weighted by exp(s / {probe.KNN_T:g}). "
                       f"Linear probe: standardised h, {probe.PROBE_EPOCHS} epochs, its learning rate chosen on val. Pretext task: each of "
                       f"{first.instances_test:,.0f} held-out originals against one view of each.",
-        "Compute": f"{own.seconds.sum() / 3600:.1f} hours of training in {(own.epochs > 0).sum():,} runs, most on one core with another "
-                   "beside them; searches, starts and evaluations not counted."}
+        "Compute": f"{trained.seconds.sum() / 3600:.1f} hours of training in {len(trained):,} run{'s' * (len(trained) != 1)} on "
+                   f"{_listed(trained.device.unique())}; searches, starts and the last evaluation not counted."}
 
 
 def of_what(t, profile):
