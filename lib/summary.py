@@ -217,7 +217,7 @@ def nutshell(t, rows, profile):
         onward, still = those[those["first"].str.startswith(mark)], those.again.str.startswith(mark).any()
         speaks = row.source.partition("; ")[2].replace("its code's figures", "the paper's own plotted numbers")
         more = [speaks] if speaks.startswith("the paper's own") else []
-        more += _below_pixels(own) if row.claim == "pretext_learned" else []
+        more += _under_raw_pixels(own) if row.claim == "pretext_learned" else []
         kin = [stand for claim, stand in stands.items() if claim.startswith(f"{row.claim}/") and verdicts[claim] == row.verdict]
         more += ["does not survive a correction for the number of intervals"] if kin and not any(kin) else []
         more += [f"on new seeds: {', '.join(f'{r.encoder} {r.became}' for r in onward.itertuples())}"
@@ -249,7 +249,7 @@ def nutshell(t, rows, profile):
                        + _on_top(own)] if less else [])]
 
 
-def _below_pixels(t):
+def _under_raw_pixels(t):
     """That raw pixels do better at the pretext task than any small encoder, as a list of at most one clause. t: the runs of a profile."""
     arms, raw = claims.baseline(t), t[t.arch == "pixels"].instdisc_dsd_top1_test.mean()
     best = arms[arms.arch.isin(models.SMALL)].groupby("arch").instdisc_dsd_top1_test.mean().max()
