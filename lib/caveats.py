@@ -33,19 +33,22 @@ def told(table, profile, names=None, architectures=models.SMALL, reference=model
     return found + _of_remedies(t, profile, [r for r in claims.REMEDIES if names & {f"{r.name}_helps", f"{r.name}_gathers"}], reference)
 
 
-def limits(table, profile, reference=models.LARGE):
-    """Of `told` those without which no single number of a profile should be read: raw pixels that do better in accuracy, and another
-    teacher than the rules name."""
+def limits(table, profile, reference=models.LARGE, repeats=False):
+    """Of `told` those without which no single number of a profile should be read: raw pixels that do better, a large reference that is
+    not the best, a teacher that is worse than its students, and one that the rules do not name; of a profile that `repeats` another, where
+    all that is said already, the last alone."""
     t = table[table.profile == profile] if len(table) else table
     arms = claims.baseline(t) if len(t) else t
     if not len(arms) or "knn_test" not in t:
         return []
-    return _below_pixels(t, profile, ("knn_test", "linear_test")) + _other_teacher(arms[arms.arch == reference], profile)
+    other = _other_teacher(t, arms, profile, reference)
+    return other if repeats else (_below_pixels(t, arms, profile) + _of_the_reference(arms, profile, models.SMALL, reference)
+                                  + _worse_teacher(t, arms, profile, reference) + other)
 
 
-def by_chance(rows):
+def by_chance(rows, named=True):
     """How many intervals of remedies on single encoders exclude 0, how many would by chance alone, and how many stand after a correction
-    for their number (`standing`), as a sentence; "" without any. rows: of one profile."""
+    for their number (`standing`), as a sentence; "" without any. rows: of one profile; named: whether those that stand are named."""
     stands = standing(rows)
     each = [row for row in rows.itertuples() if row.claim in stands]
     excluding = sum(row.low > 0 or row.high < 0 for row in each)
@@ -55,7 +58,7 @@ def by_chance(rows):
             f"{'; '.join(filter(None, (f'{models.ENCODERS[arch].label} {claims.effect(row)[0]}', claims.reading(row))))})"
             for row in each for name, _, arch in [row.claim.partition("/")] if stands[row.claim]]
     stand = (f"; {len(kept) or 'none'} of them stand{'s' * (len(kept) < 2)} after a correction for their number (Benjamini-Hochberg, 5 %)"
-             f"{': ' * bool(kept)}{'; '.join(kept)}")
+             f"{': ' * bool(kept and named)}{'; '.join(kept * named)}")
     return (f"Of {len(each)} intervals of remedies on single encoders {excluding or 'none'} exclude{'s' * (excluding < 2)} 0, where about "
             f"{0.05 * len(each):.1g} would by chance alone{stand if excluding else ''}.")
 
@@ -132,17 +135,32 @@ def _listed(means, archs):
 
 
 def _of_observations(t, profile, architectures, reference):
-    arms, raw = claims.baseline(t), t[t.arch == "pixels"]
+    arms, found = claims.baseline(t), []
     means = arms.groupby("arch")[[*ACCURACIES]].mean()
-    best, knn = means.instdisc_dsd_top1_test, means.knn_test
-    labels, found = {arch: models.ENCODERS[arch].label for arch in knn.index}, []
-    lacking = [models.ENCODERS[arch].label for arch in (*architectures, reference) if arch not in knn]
+    labels = {arch: models.ENCODERS[arch].label for arch in means.index}
+    lacking = [models.ENCODERS[arch].label for arch in (*architectures, reference) if arch not in labels]
     if lacking:
         one = [labels[arch] for arch, count in arms.arch.value_counts(sort=False).items() if count == 1]
         found.append(f"On {profile}, no runs of {', '.join(lacking)}: it says nothing of all five encoders"
-                     + (" nor of small against large" if reference not in knn else "")
+                     + (" nor of small against large" if reference not in labels else "")
                      + (f"; {', '.join(one)}: one seed, so no interval" if one else "")
                      + f". {arms.images_train.iloc[0]:,.0f} images, {arms.epochs.iloc[0]} epochs: what needs more of either cannot show.")
+    found += _below_pixels(t, arms, profile)
+    before = claims.agreeing(t[(t.epochs == 0) & (t.width == 1)], arms, claims.SETTING)
+    if torn := _torn(arms, before, [arch for arch in architectures if arch in labels]):
+        points = {labels[arch]: ", ".join(f"{round(100 * gain, 1) + 0.0:+.1f}" for gain in gains) for arch, gains in torn.items()}
+        found.append(f"On {profile}, whether training helps with the pretext task depends on the measure. Trained minus untrained in "
+                     f"points, for {', '.join(PRETEXT.values())}: "
+                     + "; ".join(f"{name} {gains}" for name, gains in points.items()).replace(" -", " −")
+                     + ". The first is the one that the verdict is on.")
+    return (found + _of_the_reference(arms, profile, architectures, reference) + _of_the_pair(arms, profile)
+            + _of_purity(t, arms, profile, means.index, reference))
+
+
+def _below_pixels(t, arms, profile):
+    """Where raw pixels do better: than every encoder in the pretext task, and than some in the accuracies."""
+    raw, means = t[t.arch == "pixels"], arms.groupby("arch")[[*ACCURACIES]].mean()
+    best, found = means.instdisc_dsd_top1_test, []
     every = raw.instdisc_dsd_top1_test.mean() > best.max()
     if every:
         views = "instdisc_sdsd_top1_test"                                  # of two views, as the loss compares
@@ -152,27 +170,19 @@ def _of_observations(t, profile, architectures, reference):
                      f"view to view they do so {raw[views].mean():.1%} of the time, the best encoder {most:.1%}. "
                      + ("Neither says much about observation (i), whose verdicts rest on the former." if raw[views].mean() > most else
                         "So the former, on which verdicts on observation (i) rest, says little about it."))
-    found += _below_pixels(t, profile, [c for c in ACCURACIES if not (every and c == best.name)])
-    before = claims.agreeing(t[(t.epochs == 0) & (t.width == 1)], arms, claims.SETTING)
-    if torn := _torn(arms, before, [arch for arch in architectures if arch in knn]):
-        points = {labels[arch]: ", ".join(f"{round(100 * gain, 1) + 0.0:+.1f}" for gain in gains) for arch, gains in torn.items()}
-        found.append(f"On {profile}, whether training helps with the pretext task depends on the measure. Trained minus untrained in "
-                     f"points, for {', '.join(PRETEXT.values())}: "
-                     + "; ".join(f"{name} {gains}" for name, gains in points.items()).replace(" -", " −")
-                     + ". The first is the one that the verdict is on.")
-    better = [arch for arch in architectures if arch in knn and reference in knn and knn[arch] > knn[reference]]
-    if better:
-        found.append(f"On {profile}, the large reference is not the best: {labels[reference]} has a kNN accuracy of {knn[reference]:.1%}, "
-                     f"{_listed(knn, better)}. \"Small against large\" compares with a large encoder that learned less in these epochs.")
-    return found + _of_the_pair(arms, profile) + _of_purity(t, arms, profile, knn.index, reference)
-
-
-def _below_pixels(t, profile, measures):
-    raw, means = t[t.arch == "pixels"], claims.baseline(t).groupby("arch")[[*measures]].mean()
-    below = [f"{ACCURACIES[c]} {raw[c].mean():.1%} against {_listed(means[c], worse)}" for c in measures
+    below = [f"{ACCURACIES[c]} {raw[c].mean():.1%} against {_listed(means[c], worse)}" for c in ACCURACIES if not (every and c == best.name)
              if (worse := [arch for arch in models.ENCODERS if arch in means.index and means[c][arch] < raw[c].mean()])]
-    return [f"On {profile}, raw pixels do better than trained encoders: {'; '.join(below)}. What is said of these encoders, and of "
-            "remedies on them, is said below that floor."] if below else []
+    return found + ([f"On {profile}, raw pixels do better than trained encoders: {'; '.join(below)}. What is said of these encoders, and "
+                     "of remedies on them, is said below that floor."] if below else [])
+
+
+def _of_the_reference(arms, profile, architectures, reference):
+    """Which small encoders are better than the large one."""
+    knn = arms.groupby("arch").knn_test.mean()
+    better = [arch for arch in architectures if arch in knn and reference in knn and knn[arch] > knn[reference]]
+    return [f"On {profile}, the large reference is not the best: {models.ENCODERS[reference].label} has a kNN accuracy of "
+            f"{knn[reference]:.1%}, {_listed(knn, better)}. \"Small against large\" compares with a large encoder that learned less in "
+            "these epochs."] if better else []
 
 
 def _of_the_pair(arms, profile):
@@ -279,19 +289,26 @@ def _of_remedies(t, profile, remedies, reference):
             found.append(f"On {profile}, the claim \"{r.statement}\" is judged on {other}, {r.because}. Learning rates were chosen without "
                          "it." + (f" The remedies together are tried on {arms.data.iloc[0]} itself, where this one has next to nothing to "
                                   "act on: it is one remedy less, in effect." if joint else ""))
-    taught = [arch for arch in linear.index if arch != reference and reference in linear]
-    large = arms[arms.arch == reference].sort_values("seed")
-    teacher, seed = (large.linear_test.iloc[0], large.seed.iloc[0]) if len(large) else (np.nan, 0)
-    above_it = [arch for arch in taught if linear[arch] > teacher]
     seeded = any((r.changes or {}).get("start") == "seed" for r in remedies)
-    if above_it and seeded:
-        found.append(f"On {profile}, SEED's teacher ({models.ENCODERS[reference].label}, seed {seed}: linear probe {teacher:.1%}) is worse "
-                     f"than the baselines of {_listed(linear, above_it)}. In the paper it is better than every student.")
-    return found + (_other_teacher(large, profile) if seeded else [])
+    return found + (_worse_teacher(t, arms, profile, reference) + _other_teacher(t, arms, profile, reference) if seeded else [])
 
 
-def _other_teacher(large, profile):
-    seed = large.seed.min()
-    return [f"On {profile}, SEED's teacher is {models.ENCODERS[large.arch.iloc[0]].label} of seed {seed}; the rules, written before, name "
-            "its seed 0. Arms with a start by SEED thus differ from those before in the teacher as well as in seeds, and no interval "
-            "covers teachers."] if seed > 0 else []
+def _teacher(t, arms, reference):
+    """The runs that could be SEED's teacher, the first seed first; empty where nothing starts by SEED."""
+    return arms[(arms.arch == reference) & (t.start == "seed").any()].sort_values("seed")
+
+
+def _worse_teacher(t, arms, profile, reference):
+    """Whose baseline is better than SEED's teacher."""
+    linear = arms.groupby("arch").linear_test.mean()
+    return [f"On {profile}, SEED's teacher ({models.ENCODERS[reference].label}, seed {first.seed}: linear probe {first.linear_test:.1%}) "
+            f"is worse than the baselines of {_listed(linear, above_it)}. In the paper it is better than every student."
+            for first in _teacher(t, arms, reference)[:1].itertuples()
+            if (above_it := [arch for arch in linear.index if arch != reference and linear[arch] > first.linear_test])]
+
+
+def _other_teacher(t, arms, profile, reference):
+    """Where SEED's teacher is not the one that the rules name."""
+    return [f"On {profile}, SEED's teacher is {models.ENCODERS[reference].label} of seed {first.seed}; the rules, written before, name its "
+            "seed 0. Arms with a start by SEED thus differ from those before in the teacher as well as in seeds, and no interval covers "
+            "teachers." for first in _teacher(t, arms, reference)[:1].itertuples() if first.seed > 0]

@@ -43,6 +43,7 @@ from lib.summary import (
 NONE = "No committed profile has runs yet: every claim is *not tested*."
 BEHIND = ("What each answer rests on, {}every verdict with its interval, what to bear in mind and what the words mean: "
           "[results/README.md](results/README.md).")
+MORE = "{} more point{} to bear in mind, of single claims and measures: [results/README.md](results/README.md#to-bear-in-mind)."
 
 
 def markdown(rows):
@@ -80,7 +81,8 @@ def protocol_of(t, profile):
 
 def front(t, rows):
     """README's section on results: in a few sentences, the paper's questions with short answers, the main claims by encoder, remedies
-    against a longer training, what to bear in mind, the figure and the numbers of the first profile; and where the rest is.
+    against a longer training, what limits all of it (`caveats.limits`; what else to bear in mind is counted), the figure and the numbers
+    of the first profile; and where the rest is.
 
     t: the tidy table (lib.report.table); rows: the ledger."""
     profiles = profiles_of(t)
@@ -96,12 +98,13 @@ def front(t, rows):
     if len(compared := against(t, rows)):
         blocks += [RIVAL, markdown(compared), sentence(IN_AGAINST)]
     first, *others = profiles
-    chance = [f"On {first}, {words[0].lower()}{words[1:]}" for words in [caveats.by_chance(rows[rows.profile == first])] if words]
-    chance += caveats.power(rows[rows.profile == first])
-    notes = [*(sentence for p in profiles for sentence in pending(t, p)), *check_on_photographs(t), *chance, *caveats.told(t, first),
-             *caveats.of_mixing(rows[rows.profile == first]),
-             *(sentence for p in others for sentence in caveats.limits(t, p))]
+    own = rows[rows.profile == first]
+    chance = [f"On {first}, {words[0].lower()}{words[1:]}" for words in [caveats.by_chance(own, named=False)] if words] + caveats.power(own)
+    notes = [*(sentence for p in profiles for sentence in pending(t, p)), *check_on_photographs(t), *chance,
+             *(sentence for p in profiles for sentence in caveats.limits(t, p, repeats=bool(studies.PROFILES[p].repeats)))]
+    more = len({*bear_in_mind(t, rows, profiles)} - {*notes})
     blocks += ["To bear in mind:", points(notes)] if notes else []
+    blocks += [MORE.format(more, "s" * (more > 1))] if more else []
     blocks += [f"![{FIGURE}](results/figure.svg)", f"The committed runs of `{first}`: {DOTS}.", numbers(t, first),
                BEHIND.format(f"the numbers of {', '.join(f'`{p}`' for p in others)}, " if others else "")]
     return "\n\n".join(blocks)

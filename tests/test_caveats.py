@@ -180,16 +180,19 @@ def test_a_caveat_tells_where_a_remedy_has_no_room_and_whom_the_teacher_cannot_t
     assert caveats.told(both.assign(linear_test=both.linear_test.where(both.method != "supervised", 0.99)), "made") == []
     assert caveats.told(both, "made", claims.OBSERVATIONS) == []         # a notebook hears of what it shows
     weak = table.assign(linear_test=table.linear_test.mask((table.arch == "resnet50") & (table.epochs > 0) & (table.seed == 0), 0.5))
+    assert caveats.told(weak, "made", ["initialization_helps"]) == []    # nobody has it as a teacher
+    weak = pd.concat([weak, weak[(weak.arch == A) & (weak.epochs > 0)].assign(start="seed")])
     assert "SEED's teacher (ResNet-50, seed 0: linear probe 50.0%) is worse" in caveats.told(weak, "made", ["initialization_helps"])[0]
     again = caveats.told(weak.assign(seed=weak.seed + 5), "made", ["initialization_helps"])
     assert "SEED's teacher (ResNet-50, seed 5: linear probe 50.0%) is worse" in again[0]
     assert again[1].startswith("On made, SEED's teacher is ResNet-50 of seed 5; the rules, written before, name its seed 0. Arms with a")
     assert caveats.told(weak, "made", ["initialization_no_teacher_helps"]) == []
     raw = weak[weak.epochs == 0].iloc[[0]].assign(arch="pixels", knn_test=0.1, linear_test=0.97, instdisc_dsd_top1_test=0.0)
-    [floor, teacher] = caveats.limits(pd.concat([weak.assign(seed=weak.seed + 5), raw]), "made")   # each is a caveat, too
+    [floor, worse, teacher] = caveats.limits(pd.concat([weak.assign(seed=weak.seed + 5), raw]), "made")   # each is a caveat, too
+    assert worse == again[0] and caveats.limits(pd.concat([weak.assign(seed=weak.seed + 5), raw]), "made", repeats=True) == [teacher]
     assert floor.startswith("On made, raw pixels do better than trained encoders: linear probe 97.0% against ") and teacher == again[1]
     assert {floor, teacher} <= {*caveats.told(pd.concat([weak.assign(seed=weak.seed + 5), raw]), "made")}
-    assert caveats.limits(weak, "made") == caveats.limits(weak, "none") == caveats.limits(weak[weak.epochs == 0], "made") == []
+    assert caveats.limits(table, "made") == caveats.limits(weak, "none") == caveats.limits(weak[weak.epochs == 0], "made") == []
 
 
 def test_it_is_said_where_completeness_of_the_remedies_goes_with_local_purity():

@@ -26,18 +26,20 @@ def test_without_runs_every_claim_is_not_tested(tmp_path):
 def test_the_front_page_answers_in_a_table_and_shows_the_figure_and_the_numbers_of_the_first_profile(tmp_path):
     t, rows = made_up(tmp_path, *models.SMALL, models.LARGE)
     shown = readme.front(t, rows)
-    asked = summary.answers(t, rows, "textures")
+    asked, limits = summary.answers(t, rows, "textures"), caveats.limits(t, "textures")
+    assert len(summary.bear_in_mind(t, rows, ["textures"])) == len(summary.pending(t, "textures")) + len(limits) + 1
     parts = [readme.bullets(summary.nutshell(t, rows, "textures")), "| question | answer |",
              *(f"| {question} | {lead} |" for question, lead, _ in asked),
-             summary.MARKS, readme.points(caveats.told(t, "textures")), "](results/figure.svg)", "runs of `textures`: each mark",
+             summary.MARKS, readme.points(limits), readme.MORE.format(1, ""), "](results/figure.svg)", "runs of `textures`: each mark",
              "with equal classes, in the pretext task ",
              readme.markdown(summary.headline(t, "textures")), "](results/README.md)"]
     assert all(parts) and sorted(parts, key=shown.index) == parts and all(shown.count(part) == 1 for part in parts[1:])
     assert not any(why in shown for *_, why in asked if why)
     two = pd.concat([t, t[t.arch.isin(["resnet18", "pixels"])].assign(profile="cifar10")], ignore_index=True)      # its numbers are behind
     two.loc[two.arch == "pixels", "linear_test"] = 0.999
-    [floor], both = caveats.limits(two, "cifar10"), readme.front(two, rows)
-    assert f"- On `cifar10`:\n  - R{floor.removeprefix('On cifar10, r')}\n" in both and floor.startswith("On cifar10, raw pixels do better")
+    [view, floor], both = caveats.limits(two, "cifar10"), readme.front(two, rows)
+    assert caveats.limits(two, "cifar10", repeats=True) == []                                                # all that is said already
+    assert readme.points([view, floor]) + "\n" in both and floor.startswith("On cifar10, raw pixels do better")
     row = rows[rows.claim == "temperature_helps/resnet18"].assign(effect=0.02, low=0.01, high=0.03, n=5, verdict=claims.SUPPORTED)
     assert "- On `textures`:\n  - Of 1 intervals of remedies on single encoders 1 excludes 0" in readme.front(
         t, pd.concat([rows[rows.claim != row.claim.iloc[0]], row]))
