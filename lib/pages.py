@@ -137,17 +137,24 @@ def ledger_html(rows, profiles, mine, pages):
     return "\n".join(out)
 
 
-def short_html(t, rows, profiles):
+def nutshell_html(t, rows, profiles):
+    """In a few sentences, as a list."""
+    brief = "".join(f"<li>{text(sentence)}</li>" for profile in profiles if answers(t, rows, profile)
+                    for sentence in nutshell(t, rows, profile))
+    return f"<ul>{brief}</ul>" if brief else ""
+
+
+def questions_html(t, rows, profiles):
+    """The paper's questions with their answers, each of which unfolds to what it rests on; encoders' verdicts; remedies against time."""
     out = []
     for profile in profiles:
-        asked = "".join(f"<dt>{text(question)}</dt><dd><b>{text(answer)}</b> {text(why)}</dd>"
-                        for question, answer, why in answers(t, rows, profile))
+        asked = "".join(f"<details{'' if why else ' class=bare'}><summary>{text(question)}<br><b>{text(answer)}</b></summary>"
+                        f"<p>{text(why)}</p></details>" for question, answer, why in answers(t, rows, profile))
         if asked:
             each = grid(rows, profile)
             body = [[f'<span class="number">{text(c)}</span>' if i else text(c) for i, c in enumerate(row)] for row in each.values]
-            brief = "".join(f"<li>{text(sentence)}</li>" for sentence in nutshell(t, rows, profile))
-            out.append(f"<ul>{brief}</ul><p>The paper's questions, answered on <code>{text(profile)}</code> unless an answer names another "
-                       f"profile or new seeds:</p><dl>{asked}</dl>"
+            out.append(f"<p>Answered on <code>{text(profile)}</code> unless an answer names another profile or new seeds; each unfolds to "
+                       f'what it rests on.</p><div class="asked">{asked}</div>'
                        + html_table([text(c) for c in each], body, f"Each encoder's verdict, {IN_GRID}. {MARKS}."))
     if len(compared := against(t, rows[rows.profile.isin(profiles)])):
         def cell(told):
@@ -156,14 +163,20 @@ def short_html(t, rows, profiles):
         body = [[text(words), *map(cell, each)] for words, *each in compared.values]
         out.append(f"<p>{text(RIVAL)}</p>"
                    + html_table([text(c) for c in compared], body, f"Remedies against time: {IN_AGAINST}. {MARKS}."))
+    return "".join(out)
+
+
+def decided_html(rows, profiles):
+    """How many claims are decided on each profile, unfolded to which."""
+    out = []
     for profile in profiles:
         counts, chance, decided, alone = short(rows, profile)
         lines = [f'<li><span class="verdict {v}">{MARK[v]} {v}</span> {text(words)}</li>' for v, words in decided]
         lines = (f"<ul>{''.join(lines)}</ul>" if lines else "") + (
             f"<p>{ALONE}</p><ul>{''.join(f'<li>{text(words)}</li>' for words in alone)}</ul>" if alone else "") + (
             f"<p>{text(chance)}</p>" if chance else "")
-        out.append(f"<p><code>{text(profile)}</code>, {text(counts)}</p>"
-                   + (f"<details><summary>What is decided on <code>{text(profile)}</code></summary>{lines}</details>" if lines else ""))
+        head = f"<code>{text(profile)}</code>, {text(counts)}"
+        out.append(f"<details><summary>{head}</summary>{lines}</details>" if lines else f"<p>{head}</p>")
     return "".join(out)
 
 
@@ -348,16 +361,18 @@ def index_page(t, rows, profiles, mine, pages, note="", drawn=""):
     lacking = [p for p in profiles if not len(t) or not (t.profile == p).any()]
     profiles = [p for p in profiles if p not in lacking]
     notes, check = bear_in_mind(t, rows, profiles, mine), check_on_photographs(t)
-    parts += [raw(trained_html(t, profiles)), raw(words_html()), "## In short\n", raw(short_html(t, rows, profiles))] if profiles else []
+    parts += [raw(trained_html(t, profiles)), raw(words_html()), "## In short\n", raw(nutshell_html(t, rows, profiles))] if profiles else []
     parts += [raw(f"<p>{text(note)}</p>")] if note else []
     if lacking:
         parts.append(f"Not tested, because no runs are stored: {', '.join(f'`{p}`' for p in lacking)}.\n")
-    parts += ["## Results\n"] if profiles else []
     if drawn:
         parts.append(raw(f'<p><img class="headline" src="_static/figure.svg" alt="{text(FIGURE)}"></p><p class="quiet">The committed runs '
                          f'of {text(drawn)}: {text(DOTS)}.</p>'))
+    if asked := questions_html(t, rows, profiles):
+        parts += ["## The paper's questions\n", raw(asked)]
+    parts += ["## Results\n"] if profiles else []
     parts += [*[raw(headline_html(t, p) + protocol_html(t, p)) for p in profiles], raw(published_html()) if check else ""]
-    parts += ["## Verdicts\n", raw(ledger_html(rows, profiles, mine, pages)),
+    parts += ["## Verdicts\n", raw(decided_html(rows, profiles)), raw(ledger_html(rows, profiles, mine, pages)),
               raw('<p>To sort and to filter: <a href="ledger.html">every verdict</a>, <a href="runs.html">every run</a>, '
                   '<a href="changes.html">what each commit changed</a>.</p>')]
     parts += ["## To bear in mind\n", raw(points_html(notes))] if notes else []

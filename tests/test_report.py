@@ -236,9 +236,10 @@ def test_the_index_shows_each_claim_for_each_profile_and_links_it_to_its_noteboo
         assert "".join(f"<li>{explore.text(clause)}</li>" for clause in claims.clauses(claim.rule)) in text
     assert re.search("Not tested, because no runs are stored: .*cifar10_subset", text)
     assert 'href="01_pretext_fitting.html"' in text
-    for heading in ("In short", "Verdicts", "Results", "Encoders", "Runs and machines"):
+    for heading in ("In short", "The paper", "Verdicts", "Results", "Encoders", "Runs and machines"):
         assert f"<h2>{heading}" in text
     assert "±" in text and "your run" in text
+    assert re.search(r"<summary>Do small encoders learn without a teacher\?<br><b>[^<]+</b></summary><p>[^<]", text)     # unfolds
     assert ("10,000 drawn grey patterns of 32 pixels, whose factors are known, 12 classes, 16 epochs in batches of 128; 2 encoders, "
             "3 to 5 seeds each</li>") in text
     assert re.search(r"Of \d+ runs planned for textures, \d+ are not trained yet: verdicts rest on the others", text)
@@ -625,9 +626,6 @@ def test_runs_that_lack_are_said_to_be_of_remedies_where_the_observations_are_co
     assert "not trained yet: verdicts rest on" in studies.pending([name for name in planned if name != watched[0]], "textures")[0]
 
 
-NOTHING = pd.DataFrame({"profile": []})
-
-
 def test_in_short_stand_the_decided_claims_and_apart_from_them_the_encoders_on_which_alone_one_is_supported():
     row = {"profile": "p", "effect": 0.1, "low": np.nan, "high": np.nan, "n": 1, "test": "", "data": "textures", "purer": np.nan}
     rows = pd.DataFrame([row | {"claim": c, "verdict": v, "statement": f"<{c.split('/')[0]}>"} for c, v in (
@@ -637,14 +635,14 @@ def test_in_short_stand_the_decided_claims_and_apart_from_them_the_encoders_on_w
         ("temperature_helps/mobilenet_v3_small", "supported"), ("negatives_helps", "not tested"), ("augmentation_helps", "not tested"),
         ("negatives_helps/resnet18", "undecided"), ("augmentation_helps/deit_tiny", "undecided"),                 # again not judged on it
         ("augmentation_helps/resnet18", "not tested"))])
-    said = pages.short_html(NOTHING, rows, ["p"])
+    said = pages.decided_html(rows, ["p"])
     assert "4 claims as a whole: 1 contradicted, 1 undecided, 2 not tested (1 of these on some encoders, but not" in said
     assert said.count("<li>") == 2
     assert "contradicted</span> &lt;temperature_helps&gt;: ResNet-18 (+10.0 points; one seed); but supported on Mobile" in said
     assert f"<p>{summary.ALONE}</p><ul><li>&lt;projector_helps&gt;: MobileNetV3-Small (+10.0 points; one seed)</li></ul>" in said
     assert "&lt;negatives_helps&gt;" not in said and "chance" not in said
     known = rows[~rows.claim.str.contains("augmentation|negatives")].assign(low=0.05, high=0.15, n=3)
-    assert "<p>Of 4 intervals of remedies on single encoders 4 exclude 0" in pages.short_html(NOTHING, known, ["p"])
+    assert "<p>Of 4 intervals of remedies on single encoders 4 exclude 0" in pages.decided_html(known, ["p"])
 
 
 def test_the_check_of_the_pipeline_on_photographs_is_outstanding_until_its_runs_are_there_and_then_judged():
