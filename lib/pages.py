@@ -149,7 +149,7 @@ def questions_html(t, rows, profiles):
     out = []
     for profile in profiles:
         asked = "".join(f"<details{'' if why else ' class=bare'}><summary>{text(question)}<br><b>{text(answer)}</b></summary>"
-                        f"<p>{text(why)}</p></details>" for question, answer, why in answers(t, rows, profile))
+                        + (f"<p>{text(why)}</p>" if why else "") + "</details>" for question, answer, why in answers(t, rows, profile))
         if asked:
             each = grid(rows, profile)
             body = [[f'<span class="number">{text(c)}</span>' if i else text(c) for i, c in enumerate(row)] for row in each.values]
@@ -354,7 +354,7 @@ def index_page(t, rows, profiles, mine, pages, note="", drawn=""):
     """index.md: Markdown headings for the navigation, tables as raw HTML. mine: the reader's own profile; note: what is not drawn; drawn:
     the profile of the figure, if there is one."""
     def raw(block):
-        return f"```{{raw}} html\n{block}\n```\n"
+        return f"```{{raw}} html\n{block}\n```\n" if block else ""
     parts = ["# Small contrastive models without a teacher\n", QUESTION + "\n", STUDY + "\n"]
     if mine:
         parts.append(f"The profile `{mine}` was run on this machine, with few seeds; the other columns are the study's committed runs.\n")

@@ -236,10 +236,9 @@ def test_the_index_shows_each_claim_for_each_profile_and_links_it_to_its_noteboo
         assert "".join(f"<li>{explore.text(clause)}</li>" for clause in claims.clauses(claim.rule)) in text
     assert re.search("Not tested, because no runs are stored: .*cifar10_subset", text)
     assert 'href="01_pretext_fitting.html"' in text
-    for heading in ("In short", "The paper", "Verdicts", "Results", "Encoders", "Runs and machines"):
+    for heading in ("In short", "Verdicts", "Results", "Encoders", "Runs and machines"):
         assert f"<h2>{heading}" in text
     assert "±" in text and "your run" in text
-    assert re.search(r"<summary>Do small encoders learn without a teacher\?<br><b>[^<]+</b></summary><p>[^<]", text)     # unfolds
     assert ("10,000 drawn grey patterns of 32 pixels, whose factors are known, 12 classes, 16 epochs in batches of 128; 2 encoders, "
             "3 to 5 seeds each</li>") in text
     assert re.search(r"Of \d+ runs planned for textures, \d+ are not trained yet: verdicts rest on the others", text)
@@ -643,6 +642,18 @@ def test_in_short_stand_the_decided_claims_and_apart_from_them_the_encoders_on_w
     assert "&lt;negatives_helps&gt;" not in said and "chance" not in said
     known = rows[~rows.claim.str.contains("augmentation|negatives")].assign(low=0.05, high=0.15, n=3)
     assert "<p>Of 4 intervals of remedies on single encoders 4 exclude 0" in pages.decided_html(known, ["p"])
+
+
+def test_the_papers_questions_unfold_to_what_an_answer_rests_on(monkeypatch):
+    rows = pd.DataFrame({"profile": []})
+    monkeypatch.setattr(pages, "grid", lambda *_: pd.DataFrame([{"encoder": "one", "ResNet-18": "+1"}]))
+    monkeypatch.setattr(pages, "against", lambda *_: [])
+    monkeypatch.setattr(pages, "answers", lambda t, rows, profile: [("Is 1 < 2?", "Yes.", "By <counting>."), ("And 2 < 1?", "No.", "")])
+    shown = pages.questions_html(None, rows, ["p"])
+    assert '<div class="asked"><details><summary>Is 1 &lt; 2?<br><b>Yes.</b></summary><p>By &lt;counting&gt;.</p></details>' in shown
+    assert "<details class=bare><summary>And 2 &lt; 1?<br><b>No.</b></summary></details></div>" in shown
+    monkeypatch.setattr(pages, "answers", lambda *_: [])
+    assert pages.questions_html(None, rows, ["p"]) == pages.nutshell_html(None, rows, ["p"]) == ""
 
 
 def test_the_check_of_the_pipeline_on_photographs_is_outstanding_until_its_runs_are_there_and_then_judged():
