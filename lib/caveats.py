@@ -10,6 +10,7 @@ from scipy import stats
 
 from lib import claims, models
 from lib.metrics import PER_CLASS, chance_homogeneity
+from lib.models import LARGE, SMALL
 
 REFERENCE = Path(__file__).resolve().parents[1] / "results" / "reference"
 MUCH = 0.2          # of the purity to compare at, if FINEST clusters a class have it by chance alone
@@ -19,21 +20,21 @@ PRETEXT = {"instdisc_dsd_top1_test": "top-1 of an original against its view", "i
            "instdisc_sdsd_top1_test": "top-1 of view against view", "instdisc_sdsd_top5_test": "top-5"}
 
 
-def told(table, profile, names=None, architectures=models.SMALL, reference=models.LARGE):
+def told(table, profile, names=None):
     """What a reader of the verdicts on one profile must know, as sentences told from the numbers of its runs. names: of the claims that
     are shown, all of them if None."""
     t = table[table.profile == profile] if len(table) else table
     if not len(t) or claims.baseline(t).empty or "knn_test" not in t:             # evaluated on val alone
         return []
     names = set(claims.BY_NAME if names is None else names)
-    rows = claims.ledger(t, profile, architectures, reference)
+    rows = claims.ledger(t, profile)
     rows = rows[rows.claim.str.partition("/")[0].isin(names)]
-    found = _of_observations(t, profile, architectures, reference) if names & set(claims.OBSERVATIONS) else []
-    found += _of_images(t, rows, profile) + _of_chance(t, rows, profile, architectures, reference)
-    return found + _of_remedies(t, profile, [r for r in claims.REMEDIES if names & {f"{r.name}_helps", f"{r.name}_gathers"}], reference)
+    found = _of_observations(t, profile) if names & set(claims.OBSERVATIONS) else []
+    found += _of_images(t, rows, profile) + _of_chance(t, rows, profile)
+    return found + _of_remedies(t, profile, [r for r in claims.REMEDIES if names & {f"{r.name}_helps", f"{r.name}_gathers"}])
 
 
-def limits(table, profile, reference=models.LARGE, repeats=False):
+def limits(table, profile, repeats=False):
     """Of `told` those without which no single number of a profile should be read: raw pixels that do better, a large reference that is
     not the best, a teacher that is worse than its students, and one that the rules do not name; of a profile that `repeats` another, where
     all that is said already, the last alone."""
@@ -41,9 +42,9 @@ def limits(table, profile, reference=models.LARGE, repeats=False):
     arms = claims.baseline(t) if len(t) else t
     if not len(arms) or "knn_test" not in t:
         return []
-    other = _other_teacher(t, arms, profile, reference)
-    return other if repeats else (_below_pixels(t, arms, profile) + _of_the_reference(arms, profile, models.SMALL, reference)
-                                  + _worse_teacher(t, arms, profile, reference) + other)
+    other = _other_teacher(t, arms, profile)
+    return other if repeats else (_below_pixels(t, arms, profile) + _of_the_reference(arms, profile) + _worse_teacher(t, arms, profile)
+                                  + other)
 
 
 def by_chance(rows, named=True):
@@ -67,7 +68,7 @@ def power(rows):
     """From what gain on each small encoder could have been shown of the paper's remedies together, with a teacher or, where that was not
     tried, without, as a list of at most one sentence. rows: of one profile."""
     for name, which in (("improved_helps", "four remedies"), ("improved_no_teacher_helps", "three remedies without a teacher")):
-        found = rows[rows.claim.isin([f"{name}/{arch}" for arch in models.SMALL]) & rows.low.notna()]
+        found = rows[rows.claim.isin([f"{name}/{arch}" for arch in SMALL]) & rows.low.notna()]
         if n := len(found):
             least = ", ".join(f"{claims.detectable(100 * (row.high - row.low) / 2, row.n - 1):.1f} points on "
                               f"{models.ENCODERS[row.claim.partition('/')[2]].label}" for row in found.itertuples())
@@ -100,10 +101,10 @@ def of_mixing(rows):
             "hardly another measure than these; where it rises classes may only be mixed less.".replace("-", "−")] if purity > 0.5 else []
 
 
-def _torn(arms, before, architectures):
+def _torn(arms, before, archs):
     """{encoder: mean gains over its untrained self, paired by seed, in the measures of PRETEXT} where these do not agree in sign."""
     found = {}
-    for arch in architectures:
+    for arch in archs:
         pairs = arms[arms.arch == arch].merge(before[before.arch == arch], on="seed", suffixes=("", "_untrained"))
         gains = [(pairs[c] - pairs[f"{c}_untrained"]).mean() for c in PRETEXT if c in pairs]
         if len(pairs) and min(gains) < 0 < max(gains):
@@ -134,27 +135,26 @@ def _listed(means, archs):
     return ", ".join(f"{models.ENCODERS[arch].label} {means[arch]:.1%}" for arch in archs)
 
 
-def _of_observations(t, profile, architectures, reference):
+def _of_observations(t, profile):
     arms, found = claims.baseline(t), []
     means = arms.groupby("arch")[[*ACCURACIES]].mean()
     labels = {arch: models.ENCODERS[arch].label for arch in means.index}
-    lacking = [models.ENCODERS[arch].label for arch in (*architectures, reference) if arch not in labels]
+    lacking = [models.ENCODERS[arch].label for arch in (*SMALL, LARGE) if arch not in labels]
     if lacking:
         one = [labels[arch] for arch, count in arms.arch.value_counts(sort=False).items() if count == 1]
         found.append(f"On {profile}, no runs of {', '.join(lacking)}: it says nothing of all five encoders"
-                     + (" nor of small against large" if reference not in labels else "")
+                     + (" nor of small against large" if LARGE not in labels else "")
                      + (f"; {', '.join(one)}: one seed, so no interval" if one else "")
                      + f". {arms.images_train.iloc[0]:,.0f} images, {arms.epochs.iloc[0]} epochs: what needs more of either cannot show.")
     found += _below_pixels(t, arms, profile)
     before = claims.agreeing(t[(t.epochs == 0) & (t.width == 1)], arms, claims.SETTING)
-    if torn := _torn(arms, before, [arch for arch in architectures if arch in labels]):
+    if torn := _torn(arms, before, [arch for arch in SMALL if arch in labels]):
         points = {labels[arch]: ", ".join(f"{round(100 * gain, 1) + 0.0:+.1f}" for gain in gains) for arch, gains in torn.items()}
         found.append(f"On {profile}, whether training helps with the pretext task depends on the measure. Trained minus untrained in "
                      f"points, for {', '.join(PRETEXT.values())}: "
                      + "; ".join(f"{name} {gains}" for name, gains in points.items()).replace(" -", " −")
                      + ". The first is the one that the verdict is on.")
-    return (found + _of_the_reference(arms, profile, architectures, reference) + _of_the_pair(arms, profile)
-            + _of_purity(t, arms, profile, means.index, reference))
+    return found + _of_the_reference(arms, profile) + _of_the_pair(arms, profile) + _of_purity(t, arms, profile, means.index)
 
 
 def _below_pixels(t, arms, profile):
@@ -176,12 +176,12 @@ def _below_pixels(t, arms, profile):
                      "of remedies on them, is said below that floor."] if below else [])
 
 
-def _of_the_reference(arms, profile, architectures, reference):
+def _of_the_reference(arms, profile):
     """Which small encoders are better than the large one."""
     knn = arms.groupby("arch").knn_test.mean()
-    better = [arch for arch in architectures if arch in knn and reference in knn and knn[arch] > knn[reference]]
-    return [f"On {profile}, the large reference is not the best: {models.ENCODERS[reference].label} has a kNN accuracy of "
-            f"{knn[reference]:.1%}, {_listed(knn, better)}. \"Small against large\" compares with a large encoder that learned less in "
+    better = [arch for arch in SMALL if arch in knn and LARGE in knn and knn[arch] > knn[LARGE]]
+    return [f"On {profile}, the large reference is not the best: {models.ENCODERS[LARGE].label} has a kNN accuracy of "
+            f"{knn[LARGE]:.1%}, {_listed(knn, better)}. \"Small against large\" compares with a large encoder that learned less in "
             "these epochs."] if better else []
 
 
@@ -214,9 +214,9 @@ def _correlation(x, y, n):
         return r, *np.tanh(np.arctanh(r) + np.array([-half, half]))
 
 
-def _of_purity(t, arms, profile, archs, reference):
+def _of_purity(t, arms, profile, archs):
     """Which runs' k-means curves do not hold the purity at which completeness is compared."""
-    pure = claims.matched_purity(arms[arms.arch == reference])
+    pure = claims.matched_purity(arms[arms.arch == LARGE])
     if np.isnan(pure):
         return []
     sides = {arch: claims.outside(arms[arms.arch == arch], pure) for arch in archs}
@@ -226,8 +226,8 @@ def _of_purity(t, arms, profile, archs, reference):
     if not lacking:
         return []
     clusters, size = (claims.BY_NAME[name].statement for name in ("over_clustered", "size_not_architecture"))
-    final = f" As these include runs of {models.ENCODERS[reference].label} itself, \"{clusters}\" can be contradicted, by local purity, " \
-            "but no longer supported, whatever is trained further." if sides[reference].any() else ""
+    final = f" As these include runs of {models.ENCODERS[LARGE].label} itself, \"{clusters}\" can be contradicted, by local purity, " \
+            "but no longer supported, whatever is trained further." if sides[LARGE].any() else ""
     wide = claims.widths(t, arms)
     final += f" Nor does every run of ResNet-18 at its widths: \"{size}\" can no longer be decided." \
         if wide.width.nunique() > 2 and claims.outside(wide, pure).any() else ""
@@ -247,12 +247,12 @@ def without_chance(table):
     return table.assign(**found)
 
 
-def _of_chance(t, rows, profile, architectures, reference):
+def _of_chance(t, rows, profile):
     """How much of the purity to compare at chance alone would give, where that is much, and which verdicts change without it. rows: of the
     ledger."""
     arms = claims.baseline(t)
     mine = rows[rows.claim.str.contains("^over_clustered/|_gathers/") & (rows.verdict != claims.NOT_TESTED)]
-    compared = {reference if claim.startswith("over") else claim.partition("/")[2] for claim in mine.claim}
+    compared = {LARGE if claim.startswith("over") else claim.partition("/")[2] for claim in mine.claim}
     pure = [pure for arch in compared if not np.isnan(pure := claims.matched_purity(arms[arms.arch == arch]))]
     if not pure:
         return []
@@ -261,7 +261,7 @@ def _of_chance(t, rows, profile, architectures, reference):
     few, many = (chance_homogeneity(images, classes, n * classes) for n in (claims.MATCHED, finest))
     if many < MUCH * min(pure):
         return []
-    after = claims.ledger(without_chance(t), profile, architectures, reference).set_index("claim").verdict
+    after = claims.ledger(without_chance(t), profile).set_index("claim").verdict
     changes = [f"{row.statement}, {models.ENCODERS[row.claim.partition('/')[2]].label}: {after[row.claim]}, not {row.verdict}"
                for row in mine.itertuples() if after[row.claim] != row.verdict]
     purities = " to ".join(dict.fromkeys(f"{purity:.2f}" for purity in (min(pure), max(pure))))
@@ -271,7 +271,7 @@ def _of_chance(t, rows, profile, architectures, reference):
             + (f"these verdicts on single encoders differ: {'; '.join(changes)}." if changes else "no verdict on an encoder differs.")]
 
 
-def _of_remedies(t, profile, remedies, reference):
+def _of_remedies(t, profile, remedies):
     arms, found = claims.baseline(t), []
     linear = arms.groupby("arch").linear_test.mean()
     labels = t[(t.method == "supervised") & (t.epochs > 0) & (t.width == 1) & (t.data == arms.data.iloc[0])]
@@ -290,25 +290,25 @@ def _of_remedies(t, profile, remedies, reference):
                          "it." + (f" The remedies together are tried on {arms.data.iloc[0]} itself, where this one has next to nothing to "
                                   "act on: it is one remedy less, in effect." if joint else ""))
     seeded = any((r.changes or {}).get("start") == "seed" for r in remedies)
-    return found + (_worse_teacher(t, arms, profile, reference) + _other_teacher(t, arms, profile, reference) if seeded else [])
+    return found + (_worse_teacher(t, arms, profile) + _other_teacher(t, arms, profile) if seeded else [])
 
 
-def _teacher(t, arms, reference):
+def _teacher(t, arms):
     """The runs that could be SEED's teacher, the first seed first; empty where nothing starts by SEED."""
-    return arms[(arms.arch == reference) & (t.start == "seed").any()].sort_values("seed")
+    return arms[(arms.arch == LARGE) & (t.start == "seed").any()].sort_values("seed")
 
 
-def _worse_teacher(t, arms, profile, reference):
+def _worse_teacher(t, arms, profile):
     """Whose baseline is better than SEED's teacher."""
     linear = arms.groupby("arch").linear_test.mean()
-    return [f"On {profile}, SEED's teacher ({models.ENCODERS[reference].label}, seed {first.seed}: linear probe {first.linear_test:.1%}) "
+    return [f"On {profile}, SEED's teacher ({models.ENCODERS[LARGE].label}, seed {first.seed}: linear probe {first.linear_test:.1%}) "
             f"is worse than the baselines of {_listed(linear, above_it)}. In the paper it is better than every student."
-            for first in _teacher(t, arms, reference)[:1].itertuples()
-            if (above_it := [arch for arch in linear.index if arch != reference and linear[arch] > first.linear_test])]
+            for first in _teacher(t, arms)[:1].itertuples()
+            if (above_it := [arch for arch in linear.index if arch != LARGE and linear[arch] > first.linear_test])]
 
 
-def _other_teacher(t, arms, profile, reference):
+def _other_teacher(t, arms, profile):
     """Where SEED's teacher is not the one that the rules name."""
-    return [f"On {profile}, SEED's teacher is {models.ENCODERS[reference].label} of seed {first.seed}; the rules, written before, name its "
+    return [f"On {profile}, SEED's teacher is {models.ENCODERS[LARGE].label} of seed {first.seed}; the rules, written before, name its "
             "seed 0. Arms with a start by SEED thus differ from those before in the teacher as well as in seeds, and no interval covers "
-            "teachers." for first in _teacher(t, arms, reference)[:1].itertuples() if first.seed > 0]
+            "teachers." for first in _teacher(t, arms)[:1].itertuples() if first.seed > 0]

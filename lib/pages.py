@@ -15,39 +15,10 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from lib import claims, data, explore, models, runs, schedule, studies
+from lib import claims, data, explore, models, runs, schedule, studies, summary
 from lib.changes import changes
 from lib.explore import html_table, text
-from lib.summary import (
-    ALONE,
-    DOTS,
-    IN_AGAINST,
-    IN_GRID,
-    KIND,
-    LEAST,
-    MARK,
-    MARKS,
-    RIVAL,
-    SUPERVISED,
-    WORDS,
-    against,
-    agreement,
-    answers,
-    bear_in_mind,
-    by_profile,
-    caption,
-    check_on_photographs,
-    grid,
-    headline,
-    nutshell,
-    observed,
-    of_encoders,
-    protocol,
-    published,
-    rule_html,
-    short,
-    whose,
-)
+from lib.summary import MARK
 
 REPORT = runs.ROOT / "results" / "report"
 FIGURE = ("Rows of intervals per encoder: kNN accuracy trained and untrained, pretext accuracy on train minus held-out, completeness at "
@@ -105,11 +76,12 @@ def whole_html(rows, profiles, mine, asked, pages):
     """The verdicts on the claims `asked`, as a table: one row a claim, one column a profile. pages: notebooks that it links to."""
     def cell(c, p):
         row = at(rows, c.name, p)
-        return verdict_cell(row, of_encoders(rows, c.name, p), *((agreement(rows, row), whose(rows, row)) if row else ()))
+        told = (summary.agreement(rows, row), summary.whose(rows, row)) if row else ()
+        return verdict_cell(row, summary.of_encoders(rows, c.name, p), *told)
     body = [[f'{stated(c, pages)}<br><span class="quiet">{text(c.source)}</span>', *[cell(c, p) for p in profiles]] for c in asked]
     return html_table(["Claim", *heads(profiles, mine)], body, "Effect and 95 % interval over n seeds (of two arms, the smaller n). "
-                      f"{LEAST}, and nothing is corrected for their number (what a correction would leave stands under \"In short\" of the "
-                      f"index). {MARKS}.")
+                      f"{summary.LEAST}, and nothing is corrected for their number (what a correction would leave stands under \"Verdicts\""
+                      f" of the index). {summary.MARKS}.")
 
 
 def heads(profiles, mine):
@@ -128,9 +100,9 @@ def ledger_html(rows, profiles, mine, pages):
                  *[verdict_cell(at(rows, n, p)) for p in profiles]] for n in names]
         parts = html_table(["Encoder", *heads(profiles, mine)], parts, f"{c.statement}: each encoder") if parts else ""
         out.append(f"<details><summary><code>{text(c.name)}</code>: the test{' and each encoder' if parts else ''}</summary>"
-                   f"{rule_html(c)}{parts}</details>")
+                   f"{summary.rule_html(c)}{parts}</details>")
     if lacking := [c for c in claims.CLAIMS if c.name not in tested]:
-        terms = "".join(f"<dt>{text(c.statement)} <code>{text(c.name)}</code></dt><dd>{rule_html(c)}</dd>" for c in lacking)
+        terms = "".join(f"<dt>{text(c.statement)} <code>{text(c.name)}</code></dt><dd>{summary.rule_html(c)}</dd>" for c in lacking)
         out.append(f"<details><summary>{MARK[claims.NOT_TESTED]} Not tested, for want of runs that the rule admits: {len(lacking)} further "
                    f"claims</summary>"
                    f"<p>Their rules stand already, before the runs.</p><dl>{terms}</dl></details>")
@@ -139,8 +111,8 @@ def ledger_html(rows, profiles, mine, pages):
 
 def nutshell_html(t, rows, profiles):
     """In a few sentences, as a list."""
-    brief = "".join(f"<li>{text(sentence)}</li>" for profile in profiles if answers(t, rows, profile)
-                    for sentence in nutshell(t, rows, profile))
+    brief = "".join(f"<li>{text(sentence)}</li>" for profile in profiles if summary.answers(t, rows, profile)
+                    for sentence in summary.nutshell(t, rows, profile))
     return f"<ul>{brief}</ul>" if brief else ""
 
 
@@ -149,20 +121,21 @@ def questions_html(t, rows, profiles):
     out = []
     for profile in profiles:
         asked = "".join(f"<details{'' if why else ' class=bare'}><summary>{text(question)}<br><b>{text(answer)}</b></summary>"
-                        + (f"<p>{text(why)}</p>" if why else "") + "</details>" for question, answer, why in answers(t, rows, profile))
+                        + (f"<p>{text(why)}</p>" if why else "") + "</details>"
+                        for question, answer, why in summary.answers(t, rows, profile))
         if asked:
-            each = grid(rows, profile)
+            each = summary.grid(rows, profile)
             body = [[f'<span class="number">{text(c)}</span>' if i else text(c) for i, c in enumerate(row)] for row in each.values]
             out.append(f"<p>Answered on <code>{text(profile)}</code> unless an answer names another profile or new seeds; each unfolds to "
                        f'what it rests on.</p><div class="asked">{asked}</div>'
-                       + html_table([text(c) for c in each], body, f"Each encoder's verdict, {IN_GRID}. {MARKS}."))
-    if len(compared := against(t, rows[rows.profile.isin(profiles)])):
+                       + html_table([text(c) for c in each], body, f"Each encoder's verdict, {summary.IN_GRID}. {summary.MARKS}."))
+    if len(compared := summary.against(t, rows[rows.profile.isin(profiles)])):
         def cell(told):
             first, arrow, again = told.partition("→")
             return "<br>".join(f'<span class="number">{text(part)}</span>' for part in (first, arrow + again) if part) or "–"
         body = [[text(words), *map(cell, each)] for words, *each in compared.values]
-        out.append(f"<p>{text(RIVAL)}</p>"
-                   + html_table([text(c) for c in compared], body, f"Remedies against time: {IN_AGAINST}. {MARKS}."))
+        out.append(f"<p>{text(summary.RIVAL)}</p>"
+                   + html_table([text(c) for c in compared], body, f"Remedies against time: {summary.IN_AGAINST}. {summary.MARKS}."))
     return "".join(out)
 
 
@@ -170,10 +143,10 @@ def decided_html(rows, profiles):
     """How many claims are decided on each profile, unfolded to which."""
     out = []
     for profile in profiles:
-        counts, chance, decided, alone = short(rows, profile)
+        counts, chance, decided, alone = summary.short(rows, profile)
         lines = [f'<li><span class="verdict {v}">{MARK[v]} {v}</span> {text(words)}</li>' for v, words in decided]
         lines = (f"<ul>{''.join(lines)}</ul>" if lines else "") + (
-            f"<p>{ALONE}</p><ul>{''.join(f'<li>{text(words)}</li>' for words in alone)}</ul>" if alone else "") + (
+            f"<p>{summary.ALONE}</p><ul>{''.join(f'<li>{text(words)}</li>' for words in alone)}</ul>" if alone else "") + (
             f"<p>{text(chance)}</p>" if chance else "")
         head = f"<code>{text(profile)}</code>, {text(counts)}"
         out.append(f"<details><summary>{head}</summary>{lines}</details>" if lines else f"<p>{head}</p>")
@@ -188,7 +161,7 @@ def trained_html(t, profiles):
         if len(arms):
             one, seeds = arms.iloc[0], sorted({*map(int, arms.groupby("arch").seed.nunique())})
             which = f"{' to '.join(map(str, dict.fromkeys([seeds[0], seeds[-1]])))} seed{'s' * (seeds[-1] > 1)} each"
-            items.append(f"<li><code>{text(profile)}</code>: {one.images_train:,.0f} {text(KIND.get(one.data, 'images'))}, "
+            items.append(f"<li><code>{text(profile)}</code>: {one.images_train:,.0f} {text(summary.KIND.get(one.data, 'images'))}, "
                          f"{one.classes:.0f} classes, {one.epochs} epochs in batches of {one.batch_size}; "
                          f"{arms.arch.nunique()} encoder{'s' * (arms.arch.nunique() > 1)}, {which}</li>")
     return f"<ul>{''.join(items)}<li>the paper: photographs of ImageNet, 200 epochs</li></ul>"
@@ -196,15 +169,15 @@ def trained_html(t, profiles):
 
 def words_html():
     return ("<details><summary>What the words mean</summary><dl>"
-            + "".join(f"<dt>{text(word)}</dt><dd>{text(meaning)}</dd>" for word, meaning in WORDS.items()) + "</dl></details>")
+            + "".join(f"<dt>{text(word)}</dt><dd>{text(meaning)}</dd>" for word, meaning in summary.WORDS.items()) + "</dl></details>")
 
 
 def headline_html(t, profile):
-    rows = headline(t, profile)
-    first = observed(t[t.profile == profile]).iloc[0]
+    rows = summary.headline(t, profile)
+    first = summary.observed(t[t.profile == profile]).iloc[0]
     name = profile if first.data == profile else f"{profile} ({first.data})"
     body = [[f'<span class="number">{text(c) or "–"}</span>' for c in row] for row in rows.values]
-    return html_table([text(c) for c in rows], body, f"{name}: {caption(t, profile)}")
+    return html_table([text(c) for c in rows], body, f"{name}: {summary.caption(t, profile)}")
 
 
 def protocol_html(t, profile):
@@ -212,7 +185,7 @@ def protocol_html(t, profile):
     arms = claims.baseline(t[t.profile == profile]).sort_values("arch", key=lambda a: a.map([*models.ENCODERS].index), kind="stable")
     if arms.empty:
         return ""
-    first, told = arms.iloc[0], protocol(t, profile)
+    first, told = arms.iloc[0], summary.protocol(t, profile)
     c = studies.base(profile, first.arch, first.data)
     side = (schedule.extent(first.data) or data.EXTENTS.get(first.data, (224, 0)))[0]
     costs = models.table(side, c.stem).set_index("name")
@@ -232,7 +205,7 @@ def published_html():
     head = ["Source", "Encoder", "Epochs", "Views as queries", "kNN", "Linear probe", "How"]
     body = [[text(r.source), text(models.ENCODERS[r.model].label), f"{r.epochs}", *("–" if math.isnan(value) else f"{value:g}"
              for value in (r.query_views, r.knn_percent, r.linear_percent)), text(r.protocol)]
-            for r in published().itertuples()]
+            for r in summary.published().itertuples()]
     return html_table(head, body, "What others report on CIFAR-10, in percent (results/reference); ours keeps a tenth of the training "
                       "images to choose with.")
 
@@ -335,7 +308,7 @@ def runs_html(found):
 def arm_of(run):
     """What a run changes of its profile's baseline, in words."""
     c, profile = run.config, run.path.parent.name
-    arm = "untrained" if not c.epochs else SUPERVISED if c.method == "supervised" else studies.change(c, profile) or "baseline"
+    arm = "untrained" if not c.epochs else summary.SUPERVISED if c.method == "supervised" else studies.change(c, profile) or "baseline"
     usual = {studies.profile(profile).base.data, *studies.profile(profile).copies}
     return arm + (f", width {c.width:g}" if c.width != 1 else "") + (f", on {c.data}" if c.data not in usual else "")
 
@@ -347,7 +320,7 @@ def points_html(sentences):
     def items(some):
         return "".join(f"<li>{text(words)}</li>" for words in some)
     return "<ul>" + "".join(f"<li>On <code>{text(profile)}</code>:<ul>{items(some)}</ul></li>" if profile else items(some)
-                            for profile, some in by_profile(sentences)) + "</ul>"
+                            for profile, some in summary.by_profile(sentences)) + "</ul>"
 
 
 def index_page(t, rows, profiles, mine, pages, note="", drawn=""):
@@ -360,14 +333,14 @@ def index_page(t, rows, profiles, mine, pages, note="", drawn=""):
         parts.append(f"The profile `{mine}` was run on this machine, with few seeds; the other columns are the study's committed runs.\n")
     lacking = [p for p in profiles if not len(t) or not (t.profile == p).any()]
     profiles = [p for p in profiles if p not in lacking]
-    notes, check = bear_in_mind(t, rows, profiles, mine), check_on_photographs(t)
+    notes, check = summary.bear_in_mind(t, rows, profiles, mine), summary.check_on_photographs(t)
     parts += [raw(trained_html(t, profiles)), raw(words_html()), "## In short\n", raw(nutshell_html(t, rows, profiles))] if profiles else []
     parts += [raw(f"<p>{text(note)}</p>")] if note else []
     if lacking:
         parts.append(f"Not tested, because no runs are stored: {', '.join(f'`{p}`' for p in lacking)}.\n")
     if drawn:
         parts.append(raw(f'<p><img class="headline" src="_static/figure.svg" alt="{text(FIGURE)}"></p><p class="quiet">The committed runs '
-                         f'of {text(drawn)}: {text(DOTS)}.</p>'))
+                         f'of {text(drawn)}: {text(summary.DOTS)}.</p>'))
     if asked := questions_html(t, rows, profiles):
         parts += ["## The paper's questions\n", raw(asked)]
     parts += ["## Results\n"] if profiles else []
@@ -491,7 +464,7 @@ def figure(t, profile, path):
 
     from lib import plots
     plots.style()
-    t = plots.arms(observed(t[t.profile == profile]))
+    t = plots.arms(summary.observed(t[t.profile == profile]))
     panels = Figure(figsize=(plots.WIDTH, 7), layout="constrained").subplots(3)
     plots.dots(t, "knn_test", "kNN accuracy, held out", panels[0], "Does it learn?", chance=1 / t.classes.iloc[0])
     plots.generalisation_gap(t, panels[1], "Does it overfit the pretext task?")

@@ -89,11 +89,15 @@ def is_judged(row):
     return arch in claims.ENCODERS_OF.get(name, models.SMALL)
 
 
+def counting(rows, claim, profile):
+    """`of_encoders` without those that do not count for the claim as a whole."""
+    return [(label, row) for label, row in of_encoders(rows, claim, profile) if is_judged(row)]
+
+
 def agreement(rows, row):
     """Of the encoders behind the verdict `row` on a claim as a whole: each one's verdict and effect, or the only one's name; "" without
     them."""
-    parts = of_encoders(rows, row.claim, row.profile) if row.verdict != claims.NOT_TESTED else []
-    parts = [(label, r) for label, r in parts if is_judged(r)]
+    parts = counting(rows, row.claim, row.profile) if row.verdict != claims.NOT_TESTED else []
     if len(parts) < 2:
         planned = claims.ENCODERS_OF.get(row.claim, models.SMALL)
         return f" ({parts[0][0]}, 1 of {len(planned)} encoders tested; one that contradicts refutes)" if parts else ""
@@ -109,7 +113,7 @@ def agreement(rows, row):
 
 def whose(rows, row):
     """Whose number the verdict `row` on a claim as a whole shows: an encoder's label and a space; "" where it is nobody's or only one's."""
-    parts = [(label, r) for label, r in of_encoders(rows, row.claim, row.profile) if is_judged(r)]
+    parts = counting(rows, row.claim, row.profile)
     same = [label for label, r in parts if (r.effect, r.n, r.verdict) == (row.effect, row.n, row.verdict)]
     return f"{same[0]} " if same and len(parts) > 1 else ""
 
@@ -163,7 +167,7 @@ def terminal(rows):
 def deciding(rows, row):
     """Of a claim that is decided as a whole: the encoders that decide it, with numbers, those that support what others contradict, and how
     many of them were tested."""
-    parts = [(label, r) for label, r in of_encoders(rows, row.claim, row.profile) if is_judged(r)]
+    parts = counting(rows, row.claim, row.profile)
     on = [f"{label} ({said(r)})" for label, r in parts if r.verdict == row.verdict]
     if not on or row.verdict == claims.SUPPORTED:
         return said(row) + agreement(rows, row)
@@ -181,10 +185,9 @@ def short(rows, profile):
     decided = [(row.verdict, f"{row.statement}: {deciding(rows, row)}") for row in whole.itertuples()
                if row.verdict in (claims.SUPPORTED, claims.CONTRADICTED)]
     for row in whole[whole.verdict.isin([claims.UNDECIDED, claims.NOT_TESTED])].itertuples():
-        each = [f"{label} ({said(r)})" for label, r in of_encoders(rows, row.claim, profile)
-                if is_judged(r) and r.verdict == claims.SUPPORTED]
+        each = [f"{label} ({said(r)})" for label, r in counting(rows, row.claim, profile) if r.verdict == claims.SUPPORTED]
         alone += [f"{row.statement}: {', '.join(each)}"] if each else []
-    some = sum(any(is_judged(r) for _, r in of_encoders(rows, claim, profile)) for claim in whole.claim[whole.verdict == claims.NOT_TESTED])
+    some = sum(bool(counting(rows, claim, profile)) for claim in whole.claim[whole.verdict == claims.NOT_TESTED])
     counts = ", ".join(f"{n} {v}" for v in MARK if (n := (whole.verdict == v).sum())) + (
         f" ({some} of these on some encoders, but not on all that the claim names)" if some else "")
     return f"{len(whole)} claims as a whole: {counts}.", caveats.by_chance(rows), decided, alone
@@ -500,8 +503,8 @@ def _of_remedies(arms, rows, onward):
         if _whole(rows, claim) != claims.NOT_TESTED:
             each = [", ".join(f"{name} ({_gain(name, r, onward)})" for name, r in _on(rows, claim, v) if not np.isnan(r.low))
                     for v in DECISIONS]
-            alone = ", ".join(f"{name} ({_gain(name, r, onward)})" for name, r in of_encoders(rows, claim, rows.profile.iloc[0])
-                              if is_judged(r) and np.isnan(r.low))
+            alone = ", ".join(f"{name} ({_gain(name, r, onward)})" for name, r in counting(rows, claim, rows.profile.iloc[0])
+                              if np.isnan(r.low))
             found.append((question, _lead(rows, claim, onward),
                           f"The interval of the gain in linear accuracy lies above 0 on {each[0] or 'none'}"
                           + "".join(f", {words} {names}" for words, names in zip(("below on", "includes it on"), each[1:]) if names)
@@ -583,13 +586,12 @@ def _by_verdict(names):
 
 def _whole(rows, claim):
     """The verdict on a claim as a whole, of one profile's rows."""
-    found = overall(rows)
-    return next(iter(found[found.claim == claim].verdict), claims.NOT_TESTED)
+    return next(iter(rows.verdict[rows.claim == claim]), claims.NOT_TESTED)
 
 
 def _on(rows, claim, verdict):
     """[(label, row)] of the encoders on which a claim has that verdict, of one profile's rows."""
-    return [(name, r) for p in rows.profile.unique() for name, r in of_encoders(rows, claim, p) if is_judged(r) and r.verdict == verdict]
+    return [(name, r) for p in rows.profile.unique() for name, r in counting(rows, claim, p) if r.verdict == verdict]
 
 
 def _hardly(rows, claim):
@@ -772,10 +774,10 @@ def headline(t, profile):
     baseline on ImageNet, another task.
     """
     paper = pd.read_csv(runs.ROOT / "results" / "reference" / "paper_headline.csv").set_index("model").baseline_200_percent
-    t = observed(t[(t.profile == profile) & (t.width == 1)]) if len(t) else t
-    arms, rows = claims.baseline(t) if len(t) else t, []
+    t = observed(t[(t.profile == profile) & (t.width == 1)])
+    arms, rows = claims.baseline(t), []
     for arch in models.ENCODERS:
-        own = t[t.arch == arch] if len(t) else t
+        own = t[t.arch == arch]
         if not len(own):
             continue
         before, after = own[own.epochs == 0], arms[arms.arch == arch]
