@@ -50,6 +50,7 @@ from lib import data as datasets
 SWITCHES = {"fp32": {}, "fp32, no channels_last": {"channels_last": False}, "bf16": {"precision": "bf16"},
             "fp32, four shuffled BN groups": {"bn_splits": 4}, "fp32, compile": {"compile": True}}
 IMAGES, QUEUE = 5120, 2048               # of an epoch, and of negatives, where pipelines are compared
+BATCHES = (256, studies.TEXTURES.batch_size)             # at which rivals are compared: MoCo v2's own, and the study's
 WORKERS = (0, 1, 2)                      # of a DataLoader; each rival gets the number that suits it
 GOALS = {"whole step / bare step": 0.95, "lightly": 4.0, "lightly, same layers": 3.0}
 WHY = {"lightly": "decodes nothing, but augments image by image in PIL, each operation a call of its own, where compiled loops "
@@ -155,9 +156,9 @@ def recipe(arch, **changes):
                    **{"limit": IMAGES, "queue": QUEUE, "batch_keys": False, "epochs": 1, "precision": "fp32"} | changes)
 
 
-def compared(arch):
+def compared(arch, **changes):
     """(recipe, its data)."""
-    config = recipe(arch)
+    config = recipe(arch, **changes)
     return config, runs.load_data(config.data, config.limit, device())
 
 
@@ -271,12 +272,12 @@ def lightly_step(config, data):
 
 
 def rivals(archs, rounds):
-    """A row per encoder and pipeline: its best number of workers, images a second, how many times as fast ours is, and why."""
+    """A row per encoder, batch size and pipeline: its best number of workers, images a second, how many times as fast ours is, and why."""
     from lightly.transforms import MoCoV2Transform
     from torchvision.transforms.functional import to_pil_image
     rows = []
-    for arch in archs:
-        config, data = compared(arch)
+    for arch, batch_size in itertools.product(archs, BATCHES):
+        config, data = compared(arch, batch_size=batch_size)
         images = data.train.images.cpu()
         theirs = MoCoV2Transform(input_size=data.size, min_scale=config.crop_min, cj_hue=config.jitter[3])
         one_view = theirs.transforms[0]                                    # it holds the same transform twice
@@ -295,9 +296,9 @@ def rivals(archs, rounds):
         measures["ours, compiled"] = bare(replace(config, compile=True), data, number)
         measures["lightly, bare step"] = bare(config, data, number, step=lightly_step(config, data))
         found = in_turns(measures, rounds)
-        rows += [{"arch": arch, "pipeline": name, "workers": workers.get(name, ""), "images_per_second": round(value),
-                  **ratios(found, "ours", name, "ours_is_times_as_fast"), "goal": GOALS.get(name, ""), **equal(found, name),
-                  "why": WHY[name]}
+        rows += [{"arch": arch, "batch_size": batch_size, "pipeline": name, "workers": workers.get(name, ""),
+                  "images_per_second": round(value), **ratios(found, "ours", name, "ours_is_times_as_fast"), "goal": GOALS.get(name, ""),
+                  **equal(found, name), "why": WHY[name]}
                  for name, value in median(found).items()]
     return pd.DataFrame(rows)
 

@@ -7,38 +7,8 @@ from functools import partial
 
 import pandas as pd
 
-from lib import caveats, claims, models, runs, studies
+from lib import caveats, claims, models, runs, studies, summary
 from lib.pages import FIGURE
-from lib.summary import (
-    ALONE,
-    DOTS,
-    IN_AGAINST,
-    IN_GRID,
-    LEGEND,
-    MARK,
-    MARKS,
-    RIVAL,
-    WORDS,
-    against,
-    agreement,
-    answers,
-    bear_in_mind,
-    by_profile,
-    caption,
-    check_on_photographs,
-    grid,
-    headline,
-    nutshell,
-    of_what,
-    overall,
-    partly,
-    pending,
-    protocol,
-    said,
-    sentence,
-    short,
-    whose,
-)
 
 NONE = "No committed profile has runs yet: every claim is *not tested*."
 BEHIND = ("What each answer rests on, {}every verdict with its interval, what to bear in mind and what the words mean: "
@@ -61,7 +31,7 @@ def bullets(sentences):
 def points(sentences):
     """What to bear in mind as a Markdown list, within it a list of each profile's (`by_profile`)."""
     return "\n".join(f"- On `{profile}`:\n" + "\n".join(f"  - {words}" for words in some) if profile else bullets(some)
-                     for profile, some in by_profile(sentences))
+                     for profile, some in summary.by_profile(sentences))
 
 
 def profiles_of(t):
@@ -71,12 +41,12 @@ def profiles_of(t):
 
 def numbers(t, profile):
     """A profile's headline table, above it what stands in it."""
-    return f"`{profile}`: {caption(t, profile)}\n\n{markdown(headline(t, profile))}"
+    return f"`{profile}`: {summary.caption(t, profile)}\n\n{markdown(summary.headline(t, profile))}"
 
 
 def protocol_of(t, profile):
     """How a profile's numbers came about, as a Markdown list."""
-    return bullets(f"{what}: {words}" for what, words in protocol(t, profile).items())
+    return bullets(f"{what}: {words}" for what, words in summary.protocol(t, profile).items())
 
 
 def front(t, rows):
@@ -90,22 +60,23 @@ def front(t, rows):
         return NONE
     blocks = []
     for p in profiles:
-        if asked := answers(t, rows, p):
+        if asked := summary.answers(t, rows, p):
             brief = pd.DataFrame([{"question": question, "answer": lead} for question, lead, _ in asked])
-            blocks += [bullets(nutshell(t, rows, p)),
-                       f"The paper's questions, answered on `{p}`{of_what(t, p)} unless an answer names another profile or new seeds; "
-                       "[what the words mean](results/README.md#words):", markdown(brief), f"{MARKS}; {IN_GRID}:", markdown(grid(rows, p))]
-    if len(compared := against(t, rows)):
-        blocks += [RIVAL, markdown(compared), sentence(IN_AGAINST)]
+            blocks += [bullets(summary.nutshell(t, rows, p)),
+                       f"The paper's questions, answered on `{p}`{summary.of_what(t, p)} unless an answer names another profile or new "
+                       "seeds; [what the words mean](results/README.md#words):", markdown(brief), f"{summary.MARKS}; {summary.IN_GRID}:",
+                       markdown(summary.grid(rows, p))]
+    if len(compared := summary.against(t, rows)):
+        blocks += [summary.RIVAL, markdown(compared), summary.sentence(summary.IN_AGAINST)]
     first, *others = profiles
     own = rows[rows.profile == first]
     chance = [f"On {first}, {words[0].lower()}{words[1:]}" for words in [caveats.by_chance(own, named=False)] if words] + caveats.power(own)
-    notes = [*(sentence for p in profiles for sentence in pending(t, p)), *check_on_photographs(t), *chance,
+    notes = [*(sentence for p in profiles for sentence in summary.pending(t, p)), *summary.check_on_photographs(t), *chance,
              *(sentence for p in profiles for sentence in caveats.limits(t, p, repeats=bool(studies.PROFILES[p].repeats)))]
-    more = len({*bear_in_mind(t, rows, profiles)} - {*notes})
+    more = len({*summary.bear_in_mind(t, rows, profiles)} - {*notes})
     blocks += ["To bear in mind:", points(notes)] if notes else []
     blocks += [MORE.format(more, "s" * (more > 1))] if more else []
-    blocks += [f"![{FIGURE}](results/figure.svg)", f"The committed runs of `{first}`: {DOTS}.", numbers(t, first),
+    blocks += [f"![{FIGURE}](results/figure.svg)", f"The committed runs of `{first}`: {summary.DOTS}.", numbers(t, first),
                BEHIND.format(f"the numbers of {', '.join(f'`{p}`' for p in others)}, " if others else "")]
     return "\n\n".join(blocks)
 
@@ -115,30 +86,30 @@ def page(t, rows):
     profiles = profiles_of(t)
     if not profiles:
         return f"# Results\n\n{NONE}\n"
-    whole = overall(rows)
+    whole = summary.overall(rows)
     tested = set(rows[rows.verdict != claims.NOT_TESTED].claim.str.split("/").str[0])
     verdicts = pd.DataFrame([{"claim": f"{c.statement} ({c.source})"} | {
-        r.profile: f"**{r.verdict}** {whose(rows, r)}{said(r)}{agreement(rows, r)}{partly(rows, r)}".strip()
+        r.profile: f"**{r.verdict}** {summary.whose(rows, r)}{summary.said(r)}{summary.agreement(rows, r)}{summary.partly(rows, r)}".strip()
         for r in whole[whole.claim == c.name].itertuples()} for c in claims.CLAIMS if c.name in tested])
     asked = "\n\n".join(
-        f"Answered on `{p}`{of_what(t, p)} unless an answer names another profile or new seeds.\n\n"
+        f"Answered on `{p}`{summary.of_what(t, p)} unless an answer names another profile or new seeds.\n\n"
         + "\n".join(f"- **{question}** *{lead}* {why}".rstrip() for question, lead, why in found)
-        for p in profiles if (found := answers(t, rows, p)))
+        for p in profiles if (found := summary.answers(t, rows, p)))
     decisions = []
     for p in profiles:
-        counts, chance, decided, alone = short(rows, p)
-        decisions += [f"### {p}", f"{counts} {chance}".strip(), bullets(f"{MARK[v]} **{v}** {words}" for v, words in decided),
-                      *([ALONE, bullets(alone)] if alone else [])]
+        counts, chance, decided, alone = summary.short(rows, p)
+        decisions += [f"### {p}", f"{counts} {chance}".strip(), bullets(f"{summary.MARK[v]} **{v}** {words}" for v, words in decided),
+                      *([summary.ALONE, bullets(alone)] if alone else [])]
     lacking = (f"{len(claims.CLAIMS) - len(tested)} of {len(claims.CLAIMS)} claims are *not tested* on any encoder yet, for want of runs "
                "that the rule admits.") if len(tested) < len(claims.CLAIMS) else ""
-    words = bullets(f"**{word}**: {meaning}" for word, meaning in WORDS.items())
-    if len(compared := against(t, rows)):
-        asked += f"\n\n{RIVAL}\n\n{markdown(compared)}\n\n{sentence(IN_AGAINST)} {MARKS}."
+    words = bullets(f"**{word}**: {meaning}" for word, meaning in summary.WORDS.items())
+    if len(compared := summary.against(t, rows)):
+        asked += f"\n\n{summary.RIVAL}\n\n{markdown(compared)}\n\n{summary.sentence(summary.IN_AGAINST)} {summary.MARKS}."
     parts = {"The paper's questions": asked, "Words": words,
              "Numbers": "\n\n".join(f"{numbers(t, p)}\n\n{protocol_of(t, p)}" for p in profiles),
              "What is decided": "\n\n".join(filter(None, decisions)),
-             "To bear in mind": points(bear_in_mind(t, rows, profiles)),
-             "Every claim's verdict and interval": "\n\n".join(filter(None, (f"{LEGEND}\n\n{markdown(verdicts)}" if tested else "",
+             "To bear in mind": points(summary.bear_in_mind(t, rows, profiles)),
+             "Every claim's verdict and interval": "\n\n".join(filter(None, (f"{summary.LEGEND}\n\n{markdown(verdicts)}" if tested else "",
                                                                              lacking)))}
     return "\n\n".join(["# Results", "Drawn by `make readme` from the committed runs ([runs](runs)); `make render` draws the same with "
                         "figures, curves and UMAPs.", *(f"## {title}\n\n{text}" for title, text in parts.items() if text)]) + "\n"
@@ -172,20 +143,21 @@ def speed(folder=None):
         each = {a: part[part.share.notna()].nlargest(3, "share") for a, part in found["parts"].groupby(level=0)}
         rows["its three longest parts: share of the time, how many times as long as their own limit"] = {
             a: ", ".join(f"{r.part} {r.share:.0%}, {r.times_its_limit:.1f} times" for r in part.itertuples()) for a, part in each.items()}
-    rivals = {name: part for name, part in found["rivals"].groupby("pipeline", sort=False)} if "rivals" in found else {}
-    for name, part in rivals.items():
-        if name.startswith("ours") or "bare" in name:                      # those have other steps or no data
-            continue
-        goal = part.goal.iloc[0]
-        rows[f"ours, times as fast as: {name}{f' (goal {goal:g})' if goal > 0 else ''}"] = ratios(
-            part, "ours_is_times_as_fast", ".1f", goal, f"times as fast as {name}")
-        if "goal_with_the_same" in part and (goal := part.goal_with_the_same.iloc[0]) > 0:         # not on a GPU
-            rows[f"the same with torchvision's layers on both sides (goal {goal:g})"] = ratios(
-                part, "with_the_same_layers", ".1f", goal, f"times as fast as {name} with the same layers")
-        if (bare := rivals.get(f"{name}, bare step")) is not None:
-            most = part.ours_is_times_as_fast / bare.ours_is_times_as_fast
-            rows[f"{name} on a constant batch, times as fast as {name}: the most that a pipeline could give"] = {
-                a: f"{value:.1f}" for a, value in most.items()}
+    for batch, table in found["rivals"].groupby("batch_size", sort=False) if "rivals" in found else ():
+        rivals = {name: part for name, part in table.groupby("pipeline", sort=False)}
+        for name, part in rivals.items():
+            if name.startswith("ours") or "bare" in name:                  # those have other steps or no data
+                continue
+            goal, whom = part.goal.iloc[0], f"{name}, batches of {batch}"
+            rows[f"ours, times as fast as {whom}{f' (goal {goal:g})' if goal > 0 else ''}"] = ratios(
+                part, "ours_is_times_as_fast", ".1f", goal, f"times as fast as {whom}")
+            if "goal_with_the_same" in part and (goal := part.goal_with_the_same.iloc[0]) > 0:     # not on a GPU
+                rows[f"the same with torchvision's layers on both sides, batches of {batch} (goal {goal:g})"] = ratios(
+                    part, "with_the_same_layers", ".1f", goal, f"times as fast as {whom}, with the same layers")
+            if (bare := rivals.get(f"{name}, bare step")) is not None:
+                most = part.ours_is_times_as_fast / bare.ours_is_times_as_fast
+                rows[f"{whom}, on a constant batch, times as fast as {name}: the most that a pipeline could give"] = {
+                    a: f"{value:.1f}" for a, value in most.items()}
     drawn = pd.DataFrame([{"measured": what} | {models.ENCODERS[a].label: told.get(a, "") for a in steps.index}
                           for what, told in rows.items()])
     where = {}

@@ -180,6 +180,21 @@ def test_what_is_taken_back_is_taken_back_for_that_measurement_alone(small, text
     assert seen and bench.augment.rendered is rendered
 
 
+def test_rivals_are_compared_at_moco_v2s_batches_and_at_the_studys(monkeypatch):
+    monkeypatch.setattr(bench.runs, "load_data", lambda *args: bench.noise(64, 32))
+    monkeypatch.setitem(bench.sys.modules, "lightly", SimpleNamespace())
+    monkeypatch.setitem(bench.sys.modules, "lightly.transforms", SimpleNamespace(
+        MoCoV2Transform=lambda **_: SimpleNamespace(transforms=[lambda image: image])))
+    seen = []
+    for name in ("stepper", "lightly_step", "whole", "bare"):
+        monkeypatch.setattr(bench, name, lambda config, *_, **__: seen.append(config.batch_size))
+    monkeypatch.setattr(bench, "loader", lambda _, batch_size, workers: seen.append(batch_size))
+    monkeypatch.setattr(bench, "in_turns", lambda measures, rounds: {name: [2.0, 4.0] for name in measures})
+    found = bench.rivals(["resnet18"], 2)
+    assert list(dict.fromkeys(seen)) == list(dict.fromkeys(found.batch_size)) == [256, 128] == list(bench.BATCHES)
+    assert set(found[found.batch_size == 256].pipeline) == set(found[found.batch_size == 128].pipeline) == {*bench.WHY}
+
+
 def test_plain_encoders_have_torchvisions_convolutions_and_the_next_one_has_ours():
     with bench.plain():
         assert type(bench.models.encoder("resnet18").conv1) is torch.nn.Conv2d
