@@ -124,13 +124,14 @@ def speed(folder=None):
         return "`make bench` measures it on your machine; our own tables are outstanding."
     steps, lacking = found["steps"], [name for name in ("rivals", "limits") if name not in found]
 
-    missed = []
+    missed = {}                                            # {what, with its goal: {encoder: [medians below it]}}
 
     def ratios(table, name, form, goal=0, what=""):
         """{encoder: median (least to most)}; a goal that a median does not reach is noted in `missed`."""
-        short = [f"{models.ENCODERS[a].label} {value:{form}}" for a, value in table[name].items()
-                 if round(value, 2 if form.endswith("%") else 1) < goal]
-        missed.extend([f"{what} ({', '.join(short)}; goal {goal:{form if form.endswith('%') else 'g'}})"] if short else [])
+        for a, value in table[name].items():
+            if round(value, 2 if form.endswith("%") else 1) < goal:
+                short = missed.setdefault(f"{what} (goal {goal:{form if form.endswith('%') else 'g'}}: ", {})
+                short.setdefault(models.ENCODERS[a].label, []).append(f"{value:{form}}")
         return {a: f"{row[name]:{form}} ({row[f'{name}_least']:{form}} to {row[f'{name}_most']:{form}})" for a, row in table.iterrows()}
 
     rows = {"whole training step, images/s": {a: f"{row.whole_step_images_per_second:,.0f}" for a, row in steps.iterrows()},
@@ -150,10 +151,10 @@ def speed(folder=None):
                 continue
             goal, whom = part.goal.iloc[0], f"{name}, batches of {batch}"
             rows[f"ours, times as fast as {whom}{f' (goal {goal:g})' if goal > 0 else ''}"] = ratios(
-                part, "ours_is_times_as_fast", ".1f", goal, f"times as fast as {whom}")
+                part, "ours_is_times_as_fast", ".1f", goal, f"times as fast as {name}")
             if "goal_with_the_same" in part and (goal := part.goal_with_the_same.iloc[0]) > 0:     # not on a GPU
                 rows[f"the same with torchvision's layers on both sides, batches of {batch} (goal {goal:g})"] = ratios(
-                    part, "with_the_same_layers", ".1f", goal, f"times as fast as {whom}, with the same layers")
+                    part, "with_the_same_layers", ".1f", goal, f"times as fast as {name} with the same layers")
             if (bare := rivals.get(f"{name}, bare step")) is not None:
                 most = part.ours_is_times_as_fast / bare.ours_is_times_as_fast
                 rows[f"{whom}, on a constant batch, times as fast as {name}: the most that a pipeline could give"] = {
@@ -164,7 +165,9 @@ def speed(folder=None):
     for r in (table.iloc[0] for table in found.values()):
         where.setdefault(f"{r.device}, {r.cores} cores, torch {r.torch}", {})[r.commit[:7]] = None
     machines = "; ".join(f"{machine}, at {', '.join(commits)}" for machine, commits in where.items())
-    goals = f"Goals that we set ourselves and missed: {'; '.join(missed)}. " if missed else ""
+    short = "; ".join(what + ", ".join(f"{label} {' and '.join(each)}" for label, each in some.items()) + ")"
+                      for what, some in missed.items())
+    goals = f"Goals that we set ourselves and missed: {short}. " if missed else ""
     return (f"{markdown(drawn)}\n\n{goals}A range in brackets: the least and the most of the rounds, before it their median. Measured by "
             f"`make bench` on {machines}; in turns, so that other load on the machine moves ratios less than rates. Tables, "
             "each with the commit that it was measured at, in "
