@@ -111,24 +111,24 @@ def ledger_html(rows, profiles, mine, pages):
 
 def nutshell_html(t, rows, profiles):
     """In a few sentences, as a list."""
-    brief = "".join(f"<li>{text(sentence)}</li>" for profile in profiles if summary.answers(t, rows, profile)
+    brief = "".join(f"<li>{text(sentence)}</li>" for profile in summary.complete(t, profiles)[:1]
                     for sentence in summary.nutshell(t, rows, profile))
     return f"<ul>{brief}</ul>" if brief else ""
 
 
 def questions_html(t, rows, profiles):
     """The paper's questions with their answers, each of which unfolds to what it rests on; encoders' verdicts; remedies against time."""
-    out = []
-    for profile in profiles:
+    out, whole = [], summary.complete(t, profiles)
+    for profile in whole[:1]:
         asked = "".join(f"<details{'' if why else ' class=bare'}><summary>{text(question)}<br><b>{text(answer)}</b></summary>"
                         + (f"<p>{text(why)}</p>" if why else "") + "</details>"
                         for question, answer, why in summary.answers(t, rows, profile))
-        if asked:
-            each = summary.grid(rows, profile)
-            body = [[f'<span class="number">{text(c)}</span>' if i else text(c) for i, c in enumerate(row)] for row in each.values]
-            out.append(f"<p>Answered on <code>{text(profile)}</code> unless an answer names another profile or new seeds; each unfolds to "
-                       f'what it rests on.</p><div class="asked">{asked}</div>'
-                       + html_table([text(c) for c in each], body, f"Each encoder's verdict, {summary.IN_GRID}. {summary.MARKS}."))
+        out.append(f"<p>Answered on <code>{text(profile)}</code> unless an answer names another profile or new seeds; each unfolds to "
+                   f'what it rests on.</p><div class="asked">{asked}</div>')
+    for profile, each in ((p, each) for p in whole if len(each := summary.grid(rows, p))):
+        body = [[f'<span class="number">{text(c)}</span>' if i else text(c) for i, c in enumerate(row)] for row in each.values]
+        caption = f"Each encoder's verdict on {profile}, {summary.IN_GRID}. {summary.MARKS}."
+        out.append(html_table([text(c) for c in each], body, caption))
     if len(compared := summary.against(t, rows[rows.profile.isin(profiles)])):
         def cell(told):
             first, arrow, again = told.partition("→")

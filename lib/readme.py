@@ -59,13 +59,14 @@ def front(t, rows):
     if not profiles:
         return NONE
     blocks = []
-    for p in profiles:
-        if asked := summary.answers(t, rows, p):
-            brief = pd.DataFrame([{"question": question, "answer": lead} for question, lead, _ in asked])
+    for i, p in enumerate(summary.complete(t, profiles)):
+        if not i:
+            brief = pd.DataFrame([{"question": question, "answer": lead} for question, lead, _ in summary.answers(t, rows, p)])
             blocks += [bullets(summary.nutshell(t, rows, p)),
                        f"The paper's questions, answered on `{p}`{summary.of_what(t, p)} unless an answer names another profile or new "
-                       "seeds; [what the words mean](results/README.md#words):", markdown(brief), f"{summary.MARKS}; {summary.IN_GRID}:",
-                       markdown(summary.grid(rows, p))]
+                       "seeds; [what the words mean](results/README.md#words):", markdown(brief)]
+        if len(each := summary.grid(rows, p)):
+            blocks += [f"The same on `{p}`{summary.of_what(t, p)}:" if i else f"{summary.MARKS}; {summary.IN_GRID}:", markdown(each)]
     if len(compared := summary.against(t, rows)):
         blocks += [summary.RIVAL, markdown(compared), summary.sentence(summary.IN_AGAINST)]
     first, *others = profiles
@@ -94,7 +95,7 @@ def page(t, rows):
     asked = "\n\n".join(
         f"Answered on `{p}`{summary.of_what(t, p)} unless an answer names another profile or new seeds.\n\n"
         + "\n".join(f"- **{question}** *{lead}* {why}".rstrip() for question, lead, why in found)
-        for p in profiles if (found := summary.answers(t, rows, p)))
+        for p in summary.complete(t, profiles)[:1] for found in [summary.answers(t, rows, p)])
     decisions = []
     for p in profiles:
         counts, chance, decided, alone = summary.short(rows, p)

@@ -386,13 +386,22 @@ def grid(rows, profile):
     return pd.DataFrame.from_dict(found, orient="index").rename_axis("encoder").reset_index()
 
 
+def complete(t, profiles):
+    """Of the profiles those with runs of all five small encoders and the reference: the first one's `answers` are told, which say what the
+    others have to say on photographs; a `grid` each. t: the tidy table (lib.report.table)."""
+    def trained(profile):
+        own = t[t.profile == profile]
+        return {*claims.baseline(own).arch} if len(own) else set()
+    return [profile for profile in profiles if {*models.SMALL, models.LARGE} <= trained(profile)]
+
+
 def answers(t, rows, profile):
-    """The paper's questions and what a profile's runs answer, [(question, answer in a few words, why)], told from the numbers; [] without
-    runs of all five small encoders and the reference. t: the tidy table (lib.report.table); rows: the ledger."""
-    own, mine = t[t.profile == profile], rows[rows.profile == profile]
-    arms = claims.baseline(own) if len(own) else own
-    if not len(arms) or not {*models.SMALL, models.LARGE} <= set(arms.arch):
+    """The paper's questions and what the runs of a profile that is `complete` answer, [(question, answer in a few words, why)], told from
+    the numbers; [] of another. t: the tidy table (lib.report.table); rows: the ledger."""
+    if not complete(t, [profile]):
         return []
+    own, mine = t[t.profile == profile], rows[rows.profile == profile]
+    arms = claims.baseline(own)
     labels = own[(own.method == "supervised") & (own.epochs > 0) & (own.width == 1) & (own.data == arms.data.iloc[0])]
     onward = _fates(rows, profile)
     return [*_of_learning(own, arms, labels), *_of_pretext(own, arms, mine, onward), *_of_clusters(own, arms, mine),

@@ -48,6 +48,12 @@ def test_the_front_page_answers_in_a_table_and_shows_the_figure_and_the_numbers_
     timed = readme.front(t, pd.concat([rows, longer]))
     assert "ResNet-18, textures (drawn grey patterns) |" in timed and "→ ✓ +2.0 [+1.0, +3.0] |" in timed
     assert timed.index(summary.RIVAL) < timed.index(summary.sentence(summary.IN_AGAINST)) and summary.RIVAL not in shown
+    photographs = t.assign(profile="cifar10_subset")                        # complete, too: one table of questions, a grid each
+    second = rows.assign(profile="cifar10_subset", data=rows.data.replace("textures", "cifar10_jpeg"))
+    both_whole = readme.front(pd.concat([t, photographs]), pd.concat([rows, second]))
+    assert both_whole.count("| question | answer |") == 1 and len(grid := summary.grid(second, "cifar10_subset"))
+    assert f"The same on `cifar10_subset`{summary.of_what(t, 'textures')}:\n\n{readme.markdown(grid)}" in both_whole
+    assert "The same on" not in shown
     assert "rests on, every verdict" in shown and "rests on, the numbers of `cifar10`, every" in both and both.count("`cifar10`") == 2
     assert "](results/figure.svg)" not in readme.BETWEEN.sub("", (runs.ROOT / "README.md").read_text())
 

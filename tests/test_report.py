@@ -648,11 +648,13 @@ def test_the_papers_questions_unfold_to_what_an_answer_rests_on(monkeypatch):
     rows = pd.DataFrame({"profile": []})
     monkeypatch.setattr(summary, "grid", lambda *_: pd.DataFrame([{"encoder": "one", "ResNet-18": "+1"}]))
     monkeypatch.setattr(summary, "against", lambda *_: [])
+    monkeypatch.setattr(summary, "complete", lambda t, profiles: profiles)
     monkeypatch.setattr(summary, "answers", lambda t, rows, profile: [("Is 1 < 2?", "Yes.", "By <counting>."), ("And 2 < 1?", "No.", "")])
-    shown = pages.questions_html(None, rows, ["p"])
+    shown = pages.questions_html(None, rows, ["p", "q"])
+    assert shown.count("Is 1 ") == 1 and "verdict on p, effects" in shown and "verdict on q, effects" in shown
     assert '<div class="asked"><details><summary>Is 1 &lt; 2?<br><b>Yes.</b></summary><p>By &lt;counting&gt;.</p></details>' in shown
     assert "<details class=bare><summary>And 2 &lt; 1?<br><b>No.</b></summary></details></div>" in shown
-    monkeypatch.setattr(summary, "answers", lambda *_: [])
+    monkeypatch.setattr(summary, "complete", lambda *_: [])
     assert pages.questions_html(None, rows, ["p"]) == pages.nutshell_html(None, rows, ["p"]) == ""
 
 
