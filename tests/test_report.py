@@ -37,6 +37,7 @@ from tqdm.auto import tqdm
 for _ in tqdm(range(3)): pass
 print("profile is", profile)
 display(pd.DataFrame({"name": ["<script>alert(1)</script>"]}))
+display(pd.DataFrame({"row": range(60)}))
 for name in ('textures', 'quick'):
     plt.plot([1, 2]);
     plt.title(f'{name}, made up');
@@ -151,6 +152,21 @@ def test_code_is_folded_and_shown_on_demand(site, page):
     assert not code.is_visible() and page.locator("div.cell_output img").first.is_visible()
     page.get_by_text("Show the code").last.click()
     assert code.is_visible() and "plt.plot" in code.inner_text()
+
+
+def test_a_long_table_scrolls_in_a_box_with_its_head_in_sight_and_is_whole_on_paper(site, page):
+    page.goto(f"file://{site}/01_pretext_fitting.html")
+    tables = page.locator(".output.text_html:has(table.dataframe)")
+    short, box = tables.first, tables.last
+    heights = "box => [box.clientHeight, box.scrollHeight]"
+    (shown, whole), (one, same) = box.evaluate(heights), short.evaluate(heights)
+    assert shown <= 0.8 * 900 < whole and one == same
+    box.evaluate("box => { box.scrollTop = 500 }")
+    tops = box.evaluate("box => [box, box.querySelector('thead')].map(part => part.getBoundingClientRect().top)")
+    assert abs(tops[0] - tops[1]) < 2
+    page.emulate_media(media="print")
+    shown, whole = box.evaluate(heights)
+    assert shown == whole
 
 
 def test_the_protocol_stands_beside_the_numbers(site):
