@@ -118,14 +118,14 @@ def nutshell_html(t, rows, profiles):
 
 def questions_html(t, rows, profiles):
     """The paper's questions with their answers, each of which unfolds to what it rests on; encoders' verdicts; remedies against time."""
-    out, whole = [], summary.complete(t, profiles)
-    for profile in whole[:1]:
+    out = []
+    for profile in summary.complete(t, profiles)[:1]:
         asked = "".join(f"<details{'' if why else ' class=bare'}><summary>{text(question)}<br><b>{text(answer)}</b></summary>"
                         + (f"<p>{text(why)}</p>" if why else "") + "</details>"
                         for question, answer, why in summary.answers(t, rows, profile))
         out.append(f"<p>Answered on <code>{text(profile)}</code> unless an answer names another profile or new seeds; each unfolds to "
                    f'what it rests on.</p><div class="asked">{asked}</div>')
-    for profile, each in ((p, each) for p in whole if len(each := summary.grid(rows, p))):
+    for profile, each in summary.grids(rows, profiles).items():
         body = [[f'<span class="number">{text(c)}</span>' if i else text(c) for i, c in enumerate(row)] for row in each.values]
         caption = f"Each encoder's verdict on {profile}, {summary.IN_GRID}. {summary.MARKS}."
         out.append(html_table([text(c) for c in each], body, caption))

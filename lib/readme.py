@@ -59,14 +59,14 @@ def front(t, rows):
     if not profiles:
         return NONE
     blocks = []
-    for i, p in enumerate(summary.complete(t, profiles)):
-        if not i:
-            brief = pd.DataFrame([{"question": question, "answer": lead} for question, lead, _ in summary.answers(t, rows, p)])
-            blocks += [bullets(summary.nutshell(t, rows, p)),
-                       f"The paper's questions, answered on `{p}`{summary.of_what(t, p)} unless an answer names another profile or new "
-                       "seeds; [what the words mean](results/README.md#words):", markdown(brief)]
-        if len(each := summary.grid(rows, p)):
-            blocks += [f"The same on `{p}`{summary.of_what(t, p)}:" if i else f"{summary.MARKS}; {summary.IN_GRID}:", markdown(each)]
+    for p in summary.complete(t, profiles)[:1]:
+        brief = pd.DataFrame([{"question": question, "answer": lead} for question, lead, _ in summary.answers(t, rows, p)])
+        blocks += [bullets(summary.nutshell(t, rows, p)),
+                   f"The paper's questions, answered on `{p}`{summary.of_what(t, p)} unless an answer names another profile or new seeds; "
+                   "[what the words mean](results/README.md#words):", markdown(brief)]
+    for i, (p, each) in enumerate(summary.grids(rows, profiles).items()):
+        legend = f": {summary.MARKS}; {summary.IN_GRID}" if i == 0 else f"{summary.of_what(t, p)}, the same"
+        blocks += [f"By encoder, on `{p}`{legend}:", markdown(each)]
     if len(compared := summary.against(t, rows)):
         blocks += [summary.RIVAL, markdown(compared), summary.sentence(summary.IN_AGAINST)]
     first, *others = profiles

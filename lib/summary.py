@@ -21,8 +21,9 @@ GRID = {"pretext_learned": "training raises pretext accuracy", "no_overfitting":
         "over_clustered_paper": "over-clusters, by the paper's pair of measures",
         "over_clustered_centred": "by the same pair, features centred",
         "over_clustered": "by clusters counted directly", "improved_helps": "gains by the paper's four remedies",
-        "improved_no_teacher_helps": "gains by them without SEED's teacher"}
+        "improved_no_teacher_helps": "gains by the three without a teacher"}
 HARDLY = ", task hardly learned"
+FEW = 3                        # encoders of which a row of the grid has at least so many
 CROWDED = {"over_clustered_paper": "by the paper's pair of measures", "over_clustered_centred": "by the same pair on centred features",
            "over_clustered": "by clusters counted directly"}               # whether encoders over-cluster
 IN_PAPER = "the paper's own gains by the four, on ImageNet"
@@ -44,8 +45,8 @@ RIVAL = ("The remedies, or a longer training? The paper's improved models have 2
 DOTS = "each mark is a seed, each bar a 95 % interval; no bar where a run's number is only a bound"
 FACTORS = {"polarity": "which of light and dark is pattern and which ground"}      # of textures, in words
 SUPERVISED = "supervised, same recipe"    # as plots.ARM_LABELS, which is not imported where no figure is drawn
-KIND = {"textures": "drawn grey patterns of 32 pixels, whose factors are known", "cifar10": "photographs of 32 pixels (CIFAR-10)",
-        "cifar10_jpeg": "photographs of 32 pixels (a JPEG copy of CIFAR-10)"}
+KIND = {"textures": "drawn grey patterns of 32 pixels, whose factors are known", "cifar10": "photographs of 32 pixels, CIFAR-10",
+        "cifar10_jpeg": "photographs of 32 pixels, a JPEG copy of CIFAR-10"}
 WORDS = {
     "profile": "a data set, a schedule and seeds: a column of the verdicts",
     "arm": "runs that differ in their seeds alone: an encoder's baseline, or its baseline with a change",
@@ -360,10 +361,16 @@ def _each(rows, claim):
                      for name, r in of_encoders(rows, claim, p))
 
 
+def grids(rows, profiles):
+    """{profile: `grid`} of those that repeat no other and show some."""
+    found = {p: grid(rows, p) for p in profiles if not studies.profile(p).repeats}
+    return {p: each for p, each in found.items() if len(each)}
+
+
 def grid(rows, profile):
     """The main claims on each small encoder of a profile, a text each: mark, effect and half of its interval (of the pair of measures in
     distance² or, marked u, in uniformity, else in points), and the same on new seeds where it has an interval there; a row per claim that
-    was tested on all of them and has a number. Last the paper's gains."""
+    was tested on three encoders or more and has a number, "–" where it was not. Last the paper's gains."""
     again = {row.claim: row for row in repetition(rows, profile).itertuples() if not np.isnan(row.low)}
 
     def cell(row):
@@ -371,11 +378,11 @@ def grid(rows, profile):
         told = " → ".join(f"{MARK[r.verdict]} {claims.effect(r)[0].partition(' ')[0] or 'no number'} {claims.margin(r)}".rstrip()
                           + f"{' u' if claims.unit_of(r) == 'of uniformity' else ''}" for r in seen)
         return told + (HARDLY if any(claims.NOT_SOLVED in claims.reading(r) for r in seen) else "")
-    found = {GRID[claim]: {LABEL[arch]: cell(r)
-                           for r in rows[(rows.profile == profile) & (rows.verdict != claims.NOT_TESTED)].itertuples()
-                           for arch in models.SMALL if r.claim == f"{claim}/{arch}"} for claim in GRID}
+    tested = {r.claim: r for r in rows[(rows.profile == profile) & (rows.verdict != claims.NOT_TESTED)].itertuples()}
+    found = {GRID[claim]: {LABEL[arch]: cell(tested[f"{claim}/{arch}"]) for arch in models.SMALL if f"{claim}/{arch}" in tested}
+             for claim in GRID}
     found = {words: each for words, each in found.items()
-             if len(each) == len(models.SMALL) and not all("no number" in told for told in each.values())}
+             if len(each) >= FEW and not all("no number" in told for told in each.values())}
     found = {words + HARDLY if all(told.endswith(HARDLY) for told in each.values()) else words: each for words, each in found.items()}
     found = {words: {arch: told.removesuffix(HARDLY) if words.endswith(HARDLY) else told for arch, told in each.items()}
              for words, each in found.items()}                              # once, in the row's head
@@ -383,12 +390,13 @@ def grid(rows, profile):
         paper = pd.read_csv(runs.ROOT / "results" / "reference" / "paper_headline.csv").set_index("model")
         gains = (paper.improved_200_percent - paper.baseline_200_percent)[[*models.SMALL]]
         found[IN_PAPER] = {LABEL[arch]: f"{gain:+.1f}".replace("-", "−") for arch, gain in gains.items()}
-    return pd.DataFrame.from_dict(found, orient="index").rename_axis("encoder").reset_index()
+    shown = [LABEL[arch] for arch in models.SMALL if any(LABEL[arch] in each for each in found.values())]
+    return pd.DataFrame(found, index=shown).T.fillna("–").rename_axis("encoder").reset_index() if found else pd.DataFrame()
 
 
 def complete(t, profiles):
     """Of the profiles those with runs of all five small encoders and the reference: the first one's `answers` are told, which say what the
-    others have to say on photographs; a `grid` each. t: the tidy table (lib.report.table)."""
+    others have to say on photographs. t: the tidy table (lib.report.table)."""
     def trained(profile):
         own = t[t.profile == profile]
         return {*claims.baseline(own).arch} if len(own) else set()

@@ -30,8 +30,8 @@ def test_the_front_page_answers_in_a_table_and_shows_the_figure_and_the_numbers_
     assert len(summary.bear_in_mind(t, rows, ["textures"])) == len(summary.pending(t, "textures")) + len(limits) + 1
     parts = [readme.bullets(summary.nutshell(t, rows, "textures")), "| question | answer |",
              *(f"| {question} | {lead} |" for question, lead, _ in asked),
-             summary.MARKS, readme.points(limits), readme.MORE.format(1, ""), "](results/figure.svg)", "runs of `textures`: each mark",
-             "with equal classes, in the pretext task ",
+             f"By encoder, on `textures`: {summary.MARKS}; {summary.IN_GRID}:", readme.points(limits), readme.MORE.format(1, ""),
+             "](results/figure.svg)", "runs of `textures`: each mark", "with equal classes, in the pretext task ",
              readme.markdown(summary.headline(t, "textures")), "](results/README.md)"]
     assert all(parts) and sorted(parts, key=shown.index) == parts and all(shown.count(part) == 1 for part in parts[1:])
     assert not any(why in shown for *_, why in asked if why)
@@ -52,8 +52,8 @@ def test_the_front_page_answers_in_a_table_and_shows_the_figure_and_the_numbers_
     second = rows.assign(profile="cifar10_subset", data=rows.data.replace("textures", "cifar10_jpeg"))
     both_whole = readme.front(pd.concat([t, photographs]), pd.concat([rows, second]))
     assert both_whole.count("| question | answer |") == 1 and len(grid := summary.grid(second, "cifar10_subset"))
-    assert f"The same on `cifar10_subset`{summary.of_what(t, 'textures')}:\n\n{readme.markdown(grid)}" in both_whole
-    assert "The same on" not in shown
+    assert f"By encoder, on `cifar10_subset`{summary.of_what(t, 'textures')}, the same:\n\n{readme.markdown(grid)}" in both_whole
+    assert shown.count("By encoder, on `") == 1
     assert "rests on, every verdict" in shown and "rests on, the numbers of `cifar10`, every" in both and both.count("`cifar10`") == 2
     assert "](results/figure.svg)" not in readme.BETWEEN.sub("", (runs.ROOT / "README.md").read_text())
 

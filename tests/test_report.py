@@ -662,7 +662,8 @@ def test_in_short_stand_the_decided_claims_and_apart_from_them_the_encoders_on_w
 
 def test_the_papers_questions_unfold_to_what_an_answer_rests_on(monkeypatch):
     rows = pd.DataFrame({"profile": []})
-    monkeypatch.setattr(summary, "grid", lambda *_: pd.DataFrame([{"encoder": "one", "ResNet-18": "+1"}]))
+    each = pd.DataFrame([{"encoder": "one", "ResNet-18": "+1"}])
+    monkeypatch.setattr(summary, "grids", lambda rows, profiles: {p: each for p in profiles})
     monkeypatch.setattr(summary, "against", lambda *_: [])
     monkeypatch.setattr(summary, "complete", lambda t, profiles: profiles)
     monkeypatch.setattr(summary, "answers", lambda t, rows, profile: [("Is 1 < 2?", "Yes.", "By <counting>."), ("And 2 < 1?", "No.", "")])
@@ -671,6 +672,7 @@ def test_the_papers_questions_unfold_to_what_an_answer_rests_on(monkeypatch):
     assert '<div class="asked"><details><summary>Is 1 &lt; 2?<br><b>Yes.</b></summary><p>By &lt;counting&gt;.</p></details>' in shown
     assert "<details class=bare><summary>And 2 &lt; 1?<br><b>No.</b></summary></details></div>" in shown
     monkeypatch.setattr(summary, "complete", lambda *_: [])
+    monkeypatch.setattr(summary, "grids", lambda *_: {})
     assert pages.questions_html(None, rows, ["p"]) == pages.nutshell_html(None, rows, ["p"]) == ""
 
 

@@ -154,7 +154,12 @@ def test_the_papers_questions_are_answered_from_the_numbers_of_all_encoders_or_n
     assert not {summary.IN_PAPER, "gains by the paper's four remedies"} & {*summary.grid(unknown, "textures").encoder}
     assert each.loc["gains by the paper's four remedies"].tolist() == [
         "✓ +0.0 ± 1.0", "✓ +1.0 ± 1.0", "✓ +2.0 ± 1.0", "✓ +3.0 ± 1.0", "? +4.0 ± 1.0"]
-    assert "gains by the paper's four remedies" not in summary.grid(pd.concat([rest, gains[1:]]), "textures").encoder.tolist()
+    each = summary.grid(pd.concat([rest, gains[1:]]), "textures").set_index("encoder").loc["gains by the paper's four remedies"]
+    assert each["MobileNetV3-Small"] == "–" and "–" not in each[1:].tolist()
+    assert "gains by the paper's four remedies" not in summary.grid(pd.concat([rest, gains[3:]]), "textures").encoder.tolist()
+    few = rows[~rows.claim.str.contains("deit|efficient|large")]             # two encoders are no grid
+    assert not len(summary.grid(few, "textures")) and summary.grids(few, ["textures"]) == {}
+    assert [*summary.grids(pd.concat([rows, rows.assign(profile="textures_again")]), ["textures", "textures_again"])] == ["textures"]
 
 
 def test_the_questions_are_answered_on_photographs_too_as_far_as_they_were_tried(tmp_path):
