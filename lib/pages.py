@@ -126,17 +126,22 @@ def questions_html(t, rows, profiles):
         out.append(f"<p>Answered on <code>{text(profile)}</code> unless an answer names another profile or new seeds; each unfolds to "
                    f'what it rests on.</p><div class="asked">{asked}</div>')
     for profile, each in summary.grids(rows, profiles).items():
-        body = [[f'<span class="number">{text(c)}</span>' if i else text(c) for i, c in enumerate(row)] for row in each.values]
+        body = [[text(words), *map(_numbers, cells)] for words, *cells in each.values]
         caption = f"Each encoder's verdict on {profile}, {summary.IN_GRID}. {summary.MARKS}."
         out.append(html_table([text(c) for c in each], body, caption))
     if len(compared := summary.against(t, rows[rows.profile.isin(profiles)])):
-        def cell(told):
-            first, arrow, again = told.partition("→")
-            return "<br>".join(f'<span class="number">{text(part)}</span>' for part in (first, arrow + again) if part) or "–"
-        body = [[text(words), *map(cell, each)] for words, *each in compared.values]
+        body = [[text(words), *map(_numbers, cells)] for words, *cells in compared.values]
         out.append(f"<p>{text(summary.RIVAL)}</p>"
                    + html_table([text(c) for c in compared], body, f"Remedies against time: {summary.IN_AGAINST}. {summary.MARKS}."))
     return "".join(out)
+
+
+def _numbers(told):
+    """A number with its interval, and after an arrow another, each on a line that does not break; the words behind them may."""
+    numbers = told.removesuffix(summary.HARDLY)
+    first, arrow, again = numbers.partition("→")
+    lines = "<br>".join(f'<span class="number">{text(part)}</span>' for part in (first, arrow + again) if part)
+    return (lines or "–") + text(told[len(numbers):])
 
 
 def decided_html(rows, profiles):

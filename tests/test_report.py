@@ -662,13 +662,14 @@ def test_in_short_stand_the_decided_claims_and_apart_from_them_the_encoders_on_w
 
 def test_the_papers_questions_unfold_to_what_an_answer_rests_on(monkeypatch):
     rows = pd.DataFrame({"profile": []})
-    each = pd.DataFrame([{"encoder": "one", "ResNet-18": "+1"}])
+    each = pd.DataFrame([{"encoder": "one", "ResNet-18": f"+1 → <2>{summary.HARDLY}"}])
     monkeypatch.setattr(summary, "grids", lambda rows, profiles: {p: each for p in profiles})
     monkeypatch.setattr(summary, "against", lambda *_: [])
     monkeypatch.setattr(summary, "complete", lambda t, profiles: profiles)
     monkeypatch.setattr(summary, "answers", lambda t, rows, profile: [("Is 1 < 2?", "Yes.", "By <counting>."), ("And 2 < 1?", "No.", "")])
     shown = pages.questions_html(None, rows, ["p", "q"])
     assert shown.count("Is 1 ") == 1 and "verdict on p, effects" in shown and "verdict on q, effects" in shown
+    assert f'<span class="number">+1 </span><br><span class="number">→ &lt;2&gt;</span>{summary.HARDLY}<' in shown    # words may break
     assert '<div class="asked"><details><summary>Is 1 &lt; 2?<br><b>Yes.</b></summary><p>By &lt;counting&gt;.</p></details>' in shown
     assert "<details class=bare><summary>And 2 &lt; 1?<br><b>No.</b></summary></details></div>" in shown
     monkeypatch.setattr(summary, "complete", lambda *_: [])
