@@ -816,7 +816,7 @@ def main(argv=None):
         wanted = searches(args.profile, args.data, args.archs) if args.only == "search" or args.match else []
         study = {"all": plan, "observations": observations, "remedies": remedies}.get(args.only)
         wanted += study(args.profile, args.data, args.archs) if study else []
-        wanted = list(dict.fromkeys([*(c.start for c in wanted if c.start), *wanted]))      # a start is a run of its own, and comes first
+        wanted = list(dict.fromkeys(x for c in wanted for x in (c.start, c) if x))         # a start is a run of its own, before its first
         wanted = [c for c in wanted if (args.match or "") in runs.folder(c, args.profile).name]
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

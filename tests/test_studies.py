@@ -933,3 +933,16 @@ def test_a_folder_that_is_not_there_is_named_before_its_runs_are_listed_and_one_
     assert schedule.hours([replace(few, limit=60)]) < 0.7 * schedule.hours([few])
     assert schedule.hours([replace(few, data=f"folder:{tmp_path}?size=96")]) > 2 * schedule.hours([few])
     assert schedule.duration(0.001) == "1 min" and schedule.duration(0.6) == "36 min" and schedule.duration(1.25) == "1.2 hours"
+
+
+def test_what_is_most_wanted_comes_first_and_a_start_directly_before_the_first_run_that_needs_it(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "STORE", tmp_path)
+    main(["--profile", "cifar10", "--dry-run"])
+    named = capsys.readouterr().out.splitlines()
+    place = {path: i for i, line in enumerate(named) if (path := line.strip())}
+    starts = [c for c in plan("cifar10") if c.start]
+    assert starts
+    for start in {c.start for c in starts}:
+        first = min(place[runs.folder(c, "cifar10").name] for c in starts if c.start == start)
+        assert place[runs.folder(start, "cifar10").name] == first - 1
+    assert named[1].strip() == runs.folder(next(c for c in plan("cifar10")), "cifar10").name
