@@ -111,7 +111,7 @@ def ledger_html(rows, profiles, mine, pages):
 
 def nutshell_html(t, rows, profiles):
     """In a few sentences, as a list."""
-    brief = "".join(f"<li>{text(sentence)}</li>" for profile in summary.complete(t, profiles)[:1]
+    brief = "".join(f"<li>{text(sentence)}</li>" for profile in summary.complete(t, profiles)
                     for sentence in summary.nutshell(t, rows, profile))
     return f"<ul>{brief}</ul>" if brief else ""
 
@@ -119,7 +119,7 @@ def nutshell_html(t, rows, profiles):
 def questions_html(t, rows, profiles):
     """The paper's questions with their answers, each of which unfolds to what it rests on; encoders' verdicts; remedies against time."""
     out = []
-    for profile in summary.complete(t, profiles)[:1]:
+    for profile in summary.complete(t, profiles):
         asked = "".join(f"<details{'' if why else ' class=bare'}><summary>{text(question)}<br><b>{text(answer)}</b></summary>"
                         + (f"<p>{text(why)}</p>" if why else "") + "</details>"
                         for question, answer, why in summary.answers(t, rows, profile))

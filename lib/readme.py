@@ -59,7 +59,7 @@ def front(t, rows):
     if not profiles:
         return NONE
     blocks = []
-    for p in summary.complete(t, profiles)[:1]:
+    for p in summary.complete(t, profiles):
         brief = pd.DataFrame([{"question": question, "answer": lead} for question, lead, _ in summary.answers(t, rows, p)])
         blocks += [bullets(summary.nutshell(t, rows, p)),
                    f"The paper's questions, answered on `{p}`{summary.of_what(t, p)} unless an answer names another profile or new seeds; "
@@ -94,8 +94,8 @@ def page(t, rows):
         for r in whole[whole.claim == c.name].itertuples()} for c in claims.CLAIMS if c.name in tested])
     asked = "\n\n".join(
         f"Answered on `{p}`{summary.of_what(t, p)} unless an answer names another profile or new seeds.\n\n"
-        + "\n".join(f"- **{question}** *{lead}* {why}".rstrip() for question, lead, why in found)
-        for p in summary.complete(t, profiles)[:1] for found in [summary.answers(t, rows, p)])
+        + "\n".join(f"- **{question}** *{lead}* {why}".rstrip() for question, lead, why in summary.answers(t, rows, p))
+        for p in summary.complete(t, profiles))
     decisions = []
     for p in profiles:
         counts, chance, decided, alone = summary.short(rows, p)

@@ -395,12 +395,12 @@ def grid(rows, profile):
 
 
 def complete(t, profiles):
-    """Of the profiles those with runs of all five small encoders and the reference: the first one's `answers` are told, which say what the
-    others have to say on photographs. t: the tidy table (lib.report.table)."""
+    """The first of the profiles with runs of all five small encoders and the reference, as a list of at most one: its `answers` are told,
+    which say what the others have to say on photographs. t: the tidy table (lib.report.table)."""
     def trained(profile):
         own = t[t.profile == profile]
         return {*claims.baseline(own).arch} if len(own) else set()
-    return [profile for profile in profiles if {*models.SMALL, models.LARGE} <= trained(profile)]
+    return [profile for profile in profiles if {*models.SMALL, models.LARGE} <= trained(profile)][:1]
 
 
 def answers(t, rows, profile):
